@@ -1,0 +1,88 @@
+"""The command line: one file per command here, loaded only when it is called."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from medusa_bench import __version__
+from medusa_bench.errors import ExitCode, MedusaBenchError
+
+# name -> one line of help; the module medusa_bench.cli.<name> holds the command.
+COMMANDS = {
+    "operators": "Print the operator table, with symbols and with numbers.",
+    "profiles": "List, show and check the GPU profiles.",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when it is called, so that --help loads none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"medusa_bench.cli.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: medusa-bench sweep --quick && medusa-bench roofline",
+)
+@click.version_option(__version__, prog_name="medusa-bench")
+def group() -> None:
+    """Does parallel decoding pay here: Medusa heads, a draft model, or nothing?
+
+    Measures a transformer block's matrix products on this machine, sets them under its roofline,
+    and compares vanilla, speculative and Medusa decoding.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with an ExitCode."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run one command; its exit code. Errors that the user can mend become two lines."""
+    try:
+        result: Any = group.main(args, prog_name="medusa-bench", standalone_mode=False)
+        return int(result) if isinstance(result, int) else ExitCode.OK
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except MedusaBenchError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"Hint: {error.hint}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has gone; keep the interpreter from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK

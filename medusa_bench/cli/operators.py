@@ -1,0 +1,1 @@
+"""`medusa-bench operators`: the operator table, with symbols and with numbers."""
