@@ -91,7 +91,7 @@ class Measurement:
     """One round of one task. Latencies are per call, in seconds; samples in order of time."""
 
     task: Task
-    round: int
+    round_index: int
     latency_s: float  # the median call
     min_s: float
     p25_s: float
@@ -108,7 +108,7 @@ class Failure:
     """One round of one task that gave no number, and why."""
 
     task: Task
-    round: int
+    round_index: int
     kind: FailureKind
     reason: str
     started_at_s: float = 0.0

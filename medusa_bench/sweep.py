@@ -20,8 +20,8 @@ class Backend(Protocol):
         """Measure this device's ceilings: the best product per dtype, the best memory traffic."""
         ...
 
-    def measure(self, task: Task, round: int, budget_s: float) -> Measurement | Failure:
-        """One round of one task. Whatever happens to the device becomes a Failure, never a raise."""
+    def measure(self, task: Task, round_index: int, budget_s: float) -> Measurement | Failure:
+        """One round of one task. What happens to the device becomes a Failure, never a raise."""
         ...
 
     def close(self) -> None: ...
