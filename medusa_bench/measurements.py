@@ -11,9 +11,12 @@ from enum import StrEnum
 from statistics import median
 
 from medusa_bench.dtypes import Dtype
-from medusa_bench.operators import Point, Product
+from medusa_bench.operators import Operator, Point, Product, points
+from medusa_bench.phases import Phase, settings
+from medusa_bench.shapes import ModelShape
 
 MAX_SAMPLES = 64
+ABOVE_ROOF = 1.05  # a share of the measured roof that no correct number exceeds
 
 
 class Provenance(StrEnum):
@@ -124,8 +127,40 @@ class Estimate:
     high_s: float
     source: str  # which model, paper or table says so
 
+    @property
+    def round_index(self) -> int:
+        """An estimate has no rounds: it stands where the first would."""
+        return 0
+
 
 Row = Measurement | Failure | Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A task that was left out on purpose before anything was allocated, and why."""
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What one command asked for. Shapes stand in full, so results outlive a preset or a config."""
+
+    shapes: tuple[ModelShape, ...]
+    operators: tuple[Operator, ...]
+    phases: tuple[Phase, ...]
+    batch_sizes: tuple[int, ...]
+    seq_lens: tuple[int, ...]
+    num_candidates: tuple[int, ...]
+    dtypes: tuple[Dtype, ...]
+    timings: tuple[Timing, ...]
+
+    def points(self) -> list[Point]:
+        """The logical points, each to be timed by every one of `timings`."""
+        grid = settings(self.phases, self.batch_sizes, self.seq_lens, self.num_candidates)
+        return points(self.shapes, self.operators, grid, self.dtypes)
 
 
 @dataclass(frozen=True, slots=True)
