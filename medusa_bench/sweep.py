@@ -21,6 +21,7 @@ from medusa_bench.measurements import (
     Skip,
     Task,
     Timing,
+    drifted,
 )
 from medusa_bench.phases import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
 from medusa_bench.shapes import PAPER_MODELS

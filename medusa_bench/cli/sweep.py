@@ -39,7 +39,9 @@ Exit codes: 0 done, 1 error, 2 usage, 3 some points failed, 4 stopped at --max-t
 @click.option("-q", "--num-candidates", type=COUNTS, help="Tokens of a Medusa pass, with the root.")
 @click.option("--dtype", "dtypes", type=WORDS, help="float16,bfloat16,float32,tf32,float8")
 @click.option("--device", help="cuda, cuda:1, cpu; for a dry run also a profile's name.")
-@click.option("--timing", type=click.Choice(["kernel", "eager", "both"]), help="See `how we measure`.")
+@click.option(
+    "--timing", type=click.Choice(["kernel", "eager", "both"]), help="See `how we measure`."
+)
 @click.option("--rounds", type=click.IntRange(1, 100), help="Default: 2 on a GPU, 3 on a CPU.")
 @click.option("--point-budget", type=DURATION, default=0.05, help="Timed a round: 50ms, 0.2s.")
 @click.option("--max-time", type=DURATION, help="Stop after this long: 90s, 10min, 2h.")
@@ -48,7 +50,9 @@ Exit codes: 0 done, 1 error, 2 usage, 3 some points failed, 4 stopped at --max-t
 @click.option("--retry-failed", is_flag=True, help="Measure again what failed before.")
 @click.option("--shard", type=SHARD, help="i/N: only part i of N; `results merge` joins them.")
 @click.option("--share-gpu", is_flag=True, help="Measure although other processes use the GPU.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default under results/.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder; default under results/."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(**options: Any) -> int:
     """Measure FLOP/s of a transformer block's matrix products, and keep every number.
