@@ -1,8 +1,11 @@
 """How numbers, tables, progress and warnings look. The only other place that prints is click."""
 
+import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -17,13 +20,31 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def print_json(value: Any) -> None:
+    """The whole result as one document, in ASCII, so that any locale can print it."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
 def warn(message: str) -> None:
     stderr().print(f"Warning: {message}", markup=False)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None = None,
+    *,
+    header: bool = True,
+) -> Table:
     """Cells as given, numbers (columns whose cells start with a digit) to the right."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        show_header=header,
+    )
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows if row[index]]
         numeric = bool(cells) and all(cell[0].isdigit() or cell[0] in "-<>~" for cell in cells)
