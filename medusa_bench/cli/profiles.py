@@ -8,6 +8,7 @@ import click
 
 from medusa_bench import devices
 from medusa_bench.cli import console
+from medusa_bench.cli.options import JSON
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import ExitCode
@@ -15,14 +16,12 @@ from medusa_bench.errors import ExitCode
 if TYPE_CHECKING:
     from rich.table import Table
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
 
 @click.group(
     invoke_without_command=True,
     epilog="Example: medusa-bench profiles show h100-sxm",
 )
-@_JSON
+@JSON
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """List, show and check the GPU profiles: vendor facts, all dense.
@@ -32,10 +31,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_, as_json=as_json)
+    elif as_json:  # `profiles --json show NAME` as well as `profiles show NAME --json`
+        ctx.default_map = {ctx.invoked_subcommand: {"as_json": True}}
 
 
 @command.command("list")
-@_JSON
+@JSON
 def list_(as_json: bool) -> None:
     """Every shipped profile in one table."""
     profiles = devices.all_profiles()
@@ -50,7 +51,7 @@ def list_(as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@_JSON
+@JSON
 def show(name: str, as_json: bool) -> None:
     """One profile, by NAME or path: every figure, and the ridge points."""
     profile = devices.load(name)
@@ -79,7 +80,7 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name", required=False)
-@_JSON
+@JSON
 def check(name: str | None, as_json: bool) -> ExitCode:
     """Recompute peaks and bandwidth of one profile, by NAME or path, or of all shipped ones.
 
