@@ -197,6 +197,10 @@ class Roofs:
             self.peak_flops_per_s[dtype], operational_intensity * self.memory_bandwidth_bytes_per_s
         )
 
+    def ridge_point(self, dtype: Dtype) -> float:
+        """The operational intensity (FLOPs/byte) from which compute is the roof."""
+        return self.peak_flops_per_s[dtype] / self.memory_bandwidth_bytes_per_s
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -243,6 +247,7 @@ class ResultPoint:
     summary: Summary | None  # None where failed or skipped
     reason: str = ""  # why there is no number
     roof_fraction: float | None = None  # FLOP/s over the roof at this intensity
+    bound: str = ""  # "memory" or "compute": the side of the measured roof's ridge; "" without one
     doubts: tuple[Doubt, ...] = ()
 
     @property
