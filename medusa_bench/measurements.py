@@ -44,7 +44,7 @@ class Doubt(StrEnum):
     FEW_CALLS = "few-calls"  # so long that only a few calls were made
     THROTTLED = "throttled"  # thermal slow-down or clock under 75 % in every try
     CONTENDED = "contended"  # others used the CPU meanwhile
-    DRIFTED = "drifted"  # the sentinel moved by over 3 % around this point
+    DRIFTED = "drifted"  # the roofs moved between the looks before and after: derived on reading
     INACCURATE = "inaccurate"  # the result missed its float64 check
     ABOVE_ROOF = "above-roof"  # faster than the measured roof allows: derived on reading
 
@@ -200,6 +200,21 @@ class Roofs:
     def ridge_point(self, dtype: Dtype) -> float:
         """The operational intensity (FLOPs/byte) from which compute is the roof."""
         return self.peak_flops_per_s[dtype] / self.memory_bandwidth_bytes_per_s
+
+
+# How far the roofs may move between two looks. A CPU shares its memory with whatever else runs.
+DRIFT_TOLERANCE = {"cuda": 0.03, "cpu": 0.15}
+
+
+def drifted(before: Roofs, after: Roofs, device_type: str) -> bool:
+    """Whether any roof moved, relatively, by more than the tolerance for this kind of device."""
+    ratios = [
+        after.peak_flops_per_s[dtype] / peak
+        for dtype, peak in before.peak_flops_per_s.items()
+        if dtype in after.peak_flops_per_s
+    ]
+    ratios.append(after.memory_bandwidth_bytes_per_s / before.memory_bandwidth_bytes_per_s)
+    return max(abs(ratio - 1) for ratio in ratios) > DRIFT_TOLERANCE.get(device_type, 0.03)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ Only identity and latencies are stored; everything else here is computed on read
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,7 @@ from medusa_bench.measurements import (
     Summary,
     Task,
     Timing,
+    drifted,
     summarise,
 )
 from medusa_bench.operators import Point
@@ -113,8 +115,28 @@ class Results:
             elif isinstance(row, Estimate):
                 estimates.setdefault(row.task, []).append(row)
         return {task: _summarise_estimates(rows) for task, rows in estimates.items()} | {
-            task: summarise(rows) for task, rows in rounds.items()
+            task: self._summarise_rounds(rows) for task, rows in rounds.items()
         }
+
+    def _summarise_rounds(self, rounds: list[Measurement]) -> Summary:
+        """The rounds measured while the roofs stood still; all of them, in doubt, if none was."""
+        steady = [row for row in rounds if not self._drifted_around(row.started_at_s)]
+        if steady:
+            return summarise(steady)
+        summary = summarise(rounds)
+        return replace(summary, doubts=tuple(sorted({*summary.doubts, Doubt.DRIFTED})))
+
+    def _drifted_around(self, time_s: float) -> bool:
+        return any(start_s <= time_s <= end_s for start_s, end_s in self._drifts)
+
+    @cached_property
+    def _drifts(self) -> list[tuple[float, float]]:
+        """Intervals between two looks at the roofs that differ too much."""
+        return [
+            (before.measured_at_s, after.measured_at_s)
+            for before, after in pairwise(self.roofs)
+            if drifted(before, after, self.environment.device_type)
+        ]
 
     @cached_property
     def failures(self) -> Mapping[Task, Failure]:
