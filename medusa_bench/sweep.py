@@ -16,8 +16,11 @@ class Backend(Protocol):
     @property
     def environment(self) -> Environment: ...
 
-    def roofs(self, dtypes: Sequence[Dtype]) -> Roofs:
-        """Measure this device's ceilings: the best product per dtype, the best memory traffic."""
+    def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
+        """Measure this device's ceilings: the best product per dtype, the best memory traffic.
+
+        quick: again those that were best, in about 0.2 s: the sentinel that shows drift.
+        """
         ...
 
     def measure(self, task: Task, round_index: int, budget_s: float) -> Measurement | Failure:
