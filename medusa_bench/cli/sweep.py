@@ -217,7 +217,7 @@ def _span(values: Sequence[int]) -> str:
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
     assert request.device is not None
-    with closing(WorkerBackend(request.device, share_gpu=options["share_gpu"])) as backend:
+    with closing(WorkerBackend(request.device, allow_busy_gpu=options["share_gpu"])) as backend:
         environment = backend.environment
         path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
