@@ -8,13 +8,14 @@ from rich.table import Table
 
 
 def stdout() -> Console:
-    """Results go here. Width, colour and NO_COLOR are rich's to honour."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Results go here. Colour, NO_COLOR and a terminal's width are rich's; a pipe folds nothing."""
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
 
 
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def warn(message: str) -> None:
