@@ -167,17 +167,17 @@ class Results:
                 for point in cell.points:
                     printed.setdefault((point, cell.timing), cell.estimate(point))
             return [
-                self._result_point(point, timing, _summarise_estimates([estimate]))
-                for (point, timing), estimate in printed.items()
+                self._result_point(point, estimate.task, _summarise_estimates([estimate]))
+                for (point, _), estimate in printed.items()
             ]
         found = []
-        for point, timing, task in self._asked():
+        for point, task in self._asked():
             summary = self.summaries.get(task)
             reason = "" if summary else self._why_missing(task)
-            found.append(self._result_point(point, timing, summary, reason))
+            found.append(self._result_point(point, task, summary, reason))
         return found
 
-    def _asked(self) -> Iterator[tuple[Point, Timing, Task]]:
+    def _asked(self) -> Iterator[tuple[Point, Task]]:
         """The logical points of all grids, none twice."""
         seen: set[tuple[Point, Timing]] = set()
         for grid in self.grids:
@@ -188,15 +188,15 @@ class Results:
                         if (point, timing) in seen:
                             continue
                         seen.add((point, timing))
-                    yield point, timing, Task(product, point.dtype, timing)
+                    yield point, Task(product, point.dtype, timing)
 
     def _result_point(
-        self, point: Point, timing: Timing, summary: Summary | None, reason: str = ""
+        self, point: Point, task: Task, summary: Summary | None, reason: str = ""
     ) -> ResultPoint:
         fraction, bound = None, ""
         doubts = summary.doubts if summary else ()
         if self.roof and point.dtype in self.roof.peak_flops_per_s:
-            product = point.product
+            product = task.product
             intensity = product.operational_intensity(point.dtype)
             bound = "memory" if intensity < self.roof.ridge_point(point.dtype) else "compute"
             if summary:
@@ -206,7 +206,7 @@ class Results:
                     doubts = (*doubts, Doubt.ABOVE_ROOF)
         return ResultPoint(
             point,
-            timing,
+            task.timing,
             self.provenance,
             self.environment.device,
             summary,

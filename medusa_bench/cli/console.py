@@ -25,7 +25,7 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:

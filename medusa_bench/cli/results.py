@@ -163,7 +163,7 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
                     f"{folder}/{store.POINTS_FILE}, line {damage.line_number}: {damage.reason}"
                 )
             torn = " and half a last line" if results.torn_bytes else ""
-            state = f"{len(results.damages)} damaged lines" if results.damages else "intact"
+            state = f"damaged lines: {len(results.damages)}" if results.damages else "intact"
             click.echo(f"{folder}: {len(results.rows)} rows{torn}, {state}.")
     return ExitCode.ERROR if any(results.damages for results in checked) else ExitCode.OK
 
@@ -176,7 +176,7 @@ def _load(folder: str) -> Results:
     results = store.load(folder)
     if results.damages:
         warn(
-            f"{folder}: {len(results.damages)} damaged lines are left out; "
+            f"{folder}: damaged lines, left out: {len(results.damages)}; "
             f"`medusa-bench results verify {folder}` lists them."
         )
     return results
