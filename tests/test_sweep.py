@@ -1,6 +1,7 @@
 """The plan of a sweep and its loop, on a device that computes at exactly 1 TFLOP/s."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_prefill_attention_that_exceeds_the_memory_is_skipped_with_its_size(
 def test_every_product_of_a_weight_comes_together_and_the_largest_first() -> None:
     tasks = sweep.plan(PAPER, None).tasks
     weights = [(t.product.n, t.product.k) for t in tasks if t.product.batch == 1]
-    changes = sum(a != b for a, b in zip(weights, weights[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(weights))
     assert changes == len(set(weights)) - 1
     first = tasks[0].product
     same_weight = [t.product for t in tasks if (t.product.n, t.product.k) == (first.n, first.k)]
