@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
+    "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
