@@ -127,7 +127,7 @@ class Results:
         return replace(summary, doubts=tuple(sorted({*summary.doubts, Doubt.DRIFTED})))
 
     def _drifted_around(self, time_s: float) -> bool:
-        return any(start_s <= time_s <= end_s for start_s, end_s in self._drifts)
+        return any(start_s <= time_s < end_s for start_s, end_s in self._drifts)
 
     @cached_property
     def _drifts(self) -> list[tuple[float, float]]:

@@ -1,13 +1,19 @@
 """Options that several commands share, and how their values are written."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from medusa_bench.dtypes import Dtype
+from medusa_bench.errors import UnknownNameError
+from medusa_bench.operators import BY_NAME, FAMILIES
+from medusa_bench.phases import Phase
+
 _MAX_VALUE = 1 << 24
 _MAX_VALUES = 4096
-_RANGE = re.compile(r"(\d+)\.\.(\d+)(?::\+(\d+))?")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})(?::\+([0-9]{1,9}))?")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -54,19 +60,52 @@ class Counts(click.ParamType[tuple[int, ...]]):
 
 
 class Words(click.ParamType[tuple[str, ...]]):
-    """Names separated by commas, as written."""
+    """Known words, as a list with commas; in the order given, without repeats.
 
-    name = "names"
+    An unknown one is an UnknownNameError with the near ones, not a usage error.
+    """
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        self.name = f"{kind}s"
+        self._kind = kind
+        self._known = tuple(map(str, known))
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        words = [word.strip() for word in value.split(",")]
-        if not all(words):
-            self.fail(f"{value!r} has an empty name; separate names by commas.")
-        return tuple(dict.fromkeys(words))
+        words = dict.fromkeys(word.strip().lower() for word in value.split(",") if word.strip())
+        if not words:
+            self.fail(f"names no {self._kind}; known: {', '.join(self._known)}.")
+        for word in words:
+            if word not in self._known:
+                raise UnknownNameError(self._kind, word, self._known)
+        return tuple(words)
+
+
+class Models(click.ParamType[tuple[str, ...]]):
+    """Names of presets and paths of configs, as a list with commas."""
+
+    name = "models"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        models = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if not models:
+            self.fail("names no model.")
+        return models
+
+
+MODELS = Models()
+OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
+PHASES = Words("phase", Phase)
+DTYPES = Words("dtype", Dtype)
+DTYPE = click.Choice([str(dtype) for dtype in Dtype])
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
@@ -105,6 +144,5 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 
 COUNTS = Counts()
-WORDS = Words()
 DURATION = Duration()
 SHARD = Shard()

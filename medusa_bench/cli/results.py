@@ -35,6 +35,11 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(folder: str, as_json: bool) -> None:
     """What was measured, failed and skipped, and what is doubtful, in words."""
+    print_folder(folder, as_json=as_json)
+
+
+def print_folder(folder: str, *, as_json: bool) -> None:
+    """What `results show` says of a folder; a sweep ends with it too."""
     results = _load(folder)
     points = results.points()
     if as_json:
