@@ -75,6 +75,20 @@ def test_a_row_is_in_the_file_when_append_returns(tmp_path: Path) -> None:
             assert len(store.load(tmp_path).rows) == count
 
 
+def test_a_row_is_on_the_disk_when_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    with store.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        monkeypatch.setattr(
+            store.os, "fsync", lambda _: synced.append(points_file(tmp_path).stat().st_size)
+        )
+        for task in TASKS[:3]:
+            writer.append(measured(task))
+            assert synced[-1] == points_file(tmp_path).stat().st_size
+    assert len(synced) == 3
+
+
 def test_run_json_holds_what_was_asked_for_once(tmp_path: Path) -> None:
     skip = Skip(TASKS[0], "needs 99 GB")
     for _ in range(2):

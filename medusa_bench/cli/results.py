@@ -104,6 +104,8 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
     """
     from medusa_bench.results import Verdict, differences
 
+    if threshold != threshold:  # noqa: PLR0124 -- nan is within every range
+        raise click.UsageError("--threshold is no number.")
     old, new = _load(before), _load(after)
     found = differences(old, new, threshold)
     counts = Counter(each.verdict for each in found)
@@ -243,8 +245,8 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
     have = [each for each in points if each.summary is not None]
     line("")
     line(
-        f"{len(have):,} of {len(points):,} logical points have a number, "
-        f"from {len(results.summaries):,} distinct products."
+        f"{len(have):,} of {len(points):,} logical points have a number; "
+        f"distinct products, dtypes and timings: {len(results.summaries):,}."
     )
     out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
     for reason, count in Counter(each.reason for each in points if not each.summary).most_common():
