@@ -248,9 +248,7 @@ def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Pa
         num_threads = store.load(path).environment.num_threads
         if num_threads != backend.environment.num_threads:
             backend.close()
-            backend = WorkerBackend(
-                request.device, num_threads=num_threads, share_gpu=share_gpu
-            )
+            backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=share_gpu)
     return backend, path
 
 
