@@ -98,9 +98,9 @@ def merge(folders: tuple[str, ...], output: str) -> None:
 def diff(before: str, after: str, threshold: float, show_all: bool, as_json: bool) -> ExitCode:
     """Same, faster, slower or ambiguous, for each point, by the spread between rounds.
 
-    Slower or faster: the rounds of the two do not overlap, and the medians differ by more than
-    the threshold. Ambiguous: the rounds cannot tell; measure with more --rounds. Exit code 7 if
-    any point is slower.
+    Slower or faster: the medians differ by more than the threshold, and the gap between the two
+    sets of rounds is wider than either. Ambiguous: the rounds cannot tell, or the machine was
+    disturbed; measure with more --rounds. Exit code 7 if any point is slower.
     """
     from medusa_bench.results import Verdict, differences
 
