@@ -189,6 +189,6 @@ def test_predicted_time_is_the_budget_for_short_and_the_calls_for_long_products(
     tasks = sorted(sweep.plan(PAPER, None).tasks, key=lambda task: task.product.flops)
     short_s = sweep.predicted_time_s(tasks[0], roofs, BUDGET_S)
     long_s = sweep.predicted_time_s(tasks[-1], roofs, BUDGET_S)
-    assert BUDGET_S < short_s < 1.1 * BUDGET_S
-    assert long_s == pytest.approx(7 * 2 * tasks[-1].product.flops / 1e12, rel=0.01)
-    assert sweep.predicted_time_s(tasks[-1], None, BUDGET_S) < 1.1 * BUDGET_S
+    assert 0 < short_s < BUDGET_S
+    assert long_s == pytest.approx(5 * 2 * tasks[-1].product.flops / 1e12, rel=0.01)
+    assert sweep.predicted_time_s(tasks[-1], None, BUDGET_S) == pytest.approx(short_s, rel=0.01)
