@@ -78,8 +78,14 @@ def merge(folders: tuple[str, ...], output: str) -> None:
     from medusa_bench import store
 
     sources = [_load(folder) for folder in folders]
-    merged = store.merge(sources, output)
     num_rows = sum(len(source.rows) for source in sources)
+    num_distinct = len({(r.task, r.round_index) for source in sources for r in source.rows})
+    merged = store.merge(sources, output)
+    if num_distinct < num_rows:
+        _note(
+            f"{num_rows - num_distinct} rows are of a task and round that another folder has too: "
+            "the earliest measurement stands."
+        )
     click.echo(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
 
 
