@@ -133,8 +133,9 @@ def test_merge_gives_the_union(tmp_path: Path, capsys: pytest.CaptureFixture[str
         with store.Writer(tmp_path / name, ENVIRONMENT, GRID) as writer:
             writer.extend(measured(task) for task in part)
     names = [str(tmp_path / name) for name in "ab"]
-    code, out, _ = run(capsys, "merge", *names, "-o", str(tmp_path / "c"))
+    code, out, err = run(capsys, "merge", *names, "-o", str(tmp_path / "c"))
     assert code == ExitCode.OK
+    assert "10 rows are of a task and round that another folder has too" in err
     assert f"{len(TASKS)} rows, from {len(TASKS) + 10} in 2 folders" in out
     assert len(store.load(tmp_path / "c").summaries) == len(TASKS)
 

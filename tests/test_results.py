@@ -141,7 +141,7 @@ def summary(low_s: float, latency_s: float, high_s: float, num_rounds: int = 3) 
     return Summary(latency_s, low_s, high_s, num_rounds)
 
 
-BASE = summary(0.98, 1.0, 1.02)
+BASE = summary(0.99, 1.0, 1.01)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,15 @@ BASE = summary(0.98, 1.0, 1.02)
     [
         (summary(0.98, 1.01, 1.02), Verdict.SAME),
         (summary(1.015, 1.02, 1.5), Verdict.SAME),
-        (summary(1.03, 1.05, 1.06), Verdict.SLOWER),
-        (summary(0.9, 0.95, 0.97), Verdict.FASTER),
+        (summary(1.04, 1.05, 1.06), Verdict.SLOWER),
+        (summary(0.93, 0.95, 0.965), Verdict.AMBIGUOUS),  # a gap of 0.025, narrower than itself
+        (summary(0.94, 0.95, 0.96), Verdict.FASTER),
+        (summary(1.02, 1.05, 1.06), Verdict.AMBIGUOUS),
         (summary(1.0, 1.05, 1.1), Verdict.AMBIGUOUS),
-        (summary(0.9, 0.95, 0.99), Verdict.AMBIGUOUS),
         (summary(1.5, 1.5, 1.5, num_rounds=1), Verdict.AMBIGUOUS),
+        (replace(summary(1.4, 1.5, 1.5), doubts=(Doubt.CONTENDED,)), Verdict.AMBIGUOUS),
+        (replace(summary(1.5, 1.5, 1.5), doubts=(Doubt.UNSTABLE,)), Verdict.SLOWER),
+        (Summary(1.5, 1.5, 1.5, 1, source="a paper, table 1"), Verdict.SLOWER),
     ],
 )
 def test_a_verdict_rests_on_the_spread_between_rounds(after: Summary, verdict: Verdict) -> None:

@@ -78,8 +78,14 @@ def merge(folders: tuple[str, ...], output: str) -> None:
     from medusa_bench import store
 
     sources = [_load(folder) for folder in folders]
-    merged = store.merge(sources, output)
     num_rows = sum(len(source.rows) for source in sources)
+    num_distinct = len({(r.task, r.round_index) for source in sources for r in source.rows})
+    merged = store.merge(sources, output)
+    if num_distinct < num_rows:
+        _note(
+            f"{num_rows - num_distinct} rows are of a task and round that another folder has too: "
+            "the earliest measurement stands."
+        )
     click.echo(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
 
 
@@ -98,9 +104,9 @@ def merge(folders: tuple[str, ...], output: str) -> None:
 def diff(before: str, after: str, threshold: float, show_all: bool, as_json: bool) -> ExitCode:
     """Same, faster, slower or ambiguous, for each point, by the spread between rounds.
 
-    Slower or faster: the rounds of the two do not overlap, and the medians differ by more than
-    the threshold. Ambiguous: the rounds cannot tell; measure with more --rounds. Exit code 7 if
-    any point is slower.
+    Slower or faster: the medians differ by more than the threshold, and the gap between the two
+    sets of rounds is wider than either. Ambiguous: the rounds cannot tell, or the machine was
+    disturbed; measure with more --rounds. Exit code 7 if any point is slower.
     """
     from medusa_bench.results import Verdict, differences
 
