@@ -14,11 +14,11 @@ from matplotlib.transforms import ScaledTranslation
 
 from medusa_bench.measurements import Provenance
 from medusa_bench.report import style
-from medusa_bench.report.series import By, Dot, Panel, Series, paths
+from medusa_bench.report.series import By, Cause, Dot, Panel, Series, paths
 
 _DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 _HEADROOM = 2.0  # above the highest roof
-_ARROW_GAP_POINTS = 9
+_ARROW_GAP_POINTS = 11
 _VARIABLES = {
     "batch_size": "batch size",
     "seq_len": "seq. length",
@@ -74,7 +74,7 @@ def draw(panels: Sequence[Panel], width: str = "two") -> Figure:
 
 
 def _legend_columns(handles: Sequence[Line2D], width_in: float) -> int:
-    entry_in = 0.45 + 0.048 * max(len(str(handle.get_label())) for handle in handles)
+    entry_in = 0.4 + 0.046 * max(len(str(handle.get_label())) for handle in handles)
     return max(1, min(len(handles), int(width_in / entry_in)))
 
 
@@ -183,15 +183,21 @@ def _candidate_counts(panels: Sequence[Panel]) -> list[int]:
 
 def _look(series: Series, panel: Panel) -> dict[str, Any]:
     color = _color(series, panel)
+    measured = series.provenance is Provenance.MEASURED  # with a thin white rim
+    rim = 0.2 if measured else 0.6
     return {
         "linestyle": "none",
         "marker": _marker(series, panel),
         "fillstyle": style.FILL_STYLES[series.provenance],
         "color": color,
         "markerfacecoloralt": "white",
-        "markeredgecolor": color if series.provenance is not Provenance.MEASURED else "white",
-        "markeredgewidth": 0.3 if series.provenance is Provenance.MEASURED else 0.8,
+        "markeredgecolor": "white" if measured else color,
+        "markeredgewidth": rim if _is_crowded(panel) else 1.5 * rim,
     }
+
+
+def _is_crowded(panel: Panel) -> bool:
+    return len(panel.dots) > 150
 
 
 def _draw_series(ax: Axes, series: Series, panel: Panel) -> None:
@@ -199,7 +205,7 @@ def _draw_series(ax: Axes, series: Series, panel: Panel) -> None:
         [dot.operational_intensity for dot in series.dots],
         [dot.flops_per_s for dot in series.dots],
         zorder=3,
-        markersize=3.2 if len(panel.dots) > 150 else 4,
+        markersize=3 if _is_crowded(panel) else 4,
         **_look(series, panel),
     )
 
@@ -242,10 +248,10 @@ def _draw_rings(ax: Axes, panel: Panel) -> None:
 _RING: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
-    "markersize": 7,
+    "markersize": 5.5,
     "markerfacecolor": "none",
     "markeredgecolor": "black",
-    "markeredgewidth": 0.7,
+    "markeredgewidth": 0.5,
 }
 
 
@@ -338,11 +344,17 @@ def _legend_handles(panels: Sequence[Panel]) -> list[Line2D]:
         handles[provenance] = Line2D([], [], label=_PROVENANCE_WORDS[provenance], **look)
     causes = [dot.cause for panel in panels for dot in panel.dots if dot.cause]
     for cause in dict.fromkeys(causes):
-        label = f"above the roof: {cause} ({causes.count(cause)})"
+        label = f"ring: {_CAUSE_WORDS[cause]} ({causes.count(cause)})"
         handles[label] = Line2D([], [], label=label, **_RING)
     return list(handles.values())
 
 
+_CAUSE_WORDS = {  # why a ringed dot is above a roof
+    Cause.CACHED: "fits in L2",
+    Cause.OTHER_DEVICE: "other profile",
+    Cause.CLOCK: "higher clock",
+    Cause.FORMULA: "formula or time",
+}
 _PROVENANCE_LOOK: dict[str, Any] = {
     "linestyle": "none",
     "marker": "h",

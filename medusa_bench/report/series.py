@@ -358,19 +358,20 @@ def _dots(
 def _cause(each: ResultPoint, source: Source, intensity: float, flops_per_s: float) -> Cause | None:
     """The likely cause, where a point is above the measured or its own datasheet's roof."""
     dtype = each.point.dtype
-    shares = []
+    shares = []  # of a roof, and its peak
     if source.roofs and dtype in source.roofs.peak_flops_per_s:
         attainable = source.roofs.attainable_flops_per_s(intensity, dtype)
-        shares.append((flops_per_s / attainable / ABOVE_ROOF, source.roofs.ridge_point(dtype)))
+        peak = source.roofs.peak_flops_per_s[dtype]
+        shares.append((flops_per_s / attainable / ABOVE_ROOF, peak))
     profile = source.profile or next(iter(source.extra_profiles), None)
     if profile and dtype in profile.peak_flops_per_s:
         attainable = profile.attainable_flops_per_s(intensity, dtype)
-        shares.append((flops_per_s / attainable, profile.ridge_point(dtype)))
-    share, ridge_point = max(shares, default=(0.0, 0.0))
+        shares.append((flops_per_s / attainable, profile.peak(dtype)))
+    share, peak = max(shares, default=(0.0, 0.0))
     if share <= 1:
         return None
     l2_bytes = source.l2_bytes or (source.profile.l2_bytes if source.profile else 0)
-    if intensity < ridge_point and each.point.product.bytes_moved(dtype) <= l2_bytes:
+    if flops_per_s <= peak and each.point.product.bytes_moved(dtype) <= l2_bytes:
         return Cause.CACHED
     if profile and source.device not in profile.device_names:
         return Cause.OTHER_DEVICE

@@ -145,7 +145,10 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def plain_log_ticks(axes: Sequence[Axes], *, minor: bool = True) -> None:
     """Decades as people write them (1, 10, 1k, 1T); ticks in between if minor, without labels."""
-    formatter = mpl.ticker.EngFormatter(sep="")
+    engineering = mpl.ticker.EngFormatter(sep="")
+    formatter = mpl.ticker.FuncFormatter(
+        lambda value, _: f"{value:g}" if value < 1 else engineering(value)
+    )
     for ax in axes:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(mpl.ticker.LogLocator(numticks=12))
