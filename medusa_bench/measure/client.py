@@ -20,7 +20,7 @@ from typing import BinaryIO, Self
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import MedusaBenchError, UnknownNameError
-from medusa_bench.measure import gpu, worker
+from medusa_bench.measure import gpu, host, worker
 from medusa_bench.measure.worker import Answer, Measures, Options
 from medusa_bench.measurements import Environment, Failure, FailureKind, Measurement, Roofs, Task
 
@@ -45,6 +45,16 @@ def pick_device(requested: str | None) -> str:
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", requested):
         raise UnknownNameError("device", requested, ("cpu", "cuda", "cuda:0"))
     return requested
+
+
+def device_name(device: str) -> str | None:
+    """The device's exact name without opening it; None where that cannot be told. No torch."""
+    if device == "cpu":
+        return host.cpu_name()
+    nvml, _ = gpu.load_nvml()
+    gpus = gpu.all_gpus(nvml) if nvml else []
+    index = int(device.partition(":")[2] or 0)
+    return gpus[index].name if index < len(gpus) else None
 
 
 class WorkerBackend:
