@@ -1,13 +1,19 @@
 """Options that several commands share, and how their values are written."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from medusa_bench.dtypes import Dtype
+from medusa_bench.errors import UnknownNameError
+from medusa_bench.operators import BY_NAME
+from medusa_bench.phases import Phase
+
 _MAX_VALUE = 1 << 24
 _MAX_VALUES = 4096
-_RANGE = re.compile(r"(\d+)\.\.(\d+)(?::\+(\d+))?")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})(?::\+([0-9]{1,9}))?")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -53,4 +59,50 @@ class Counts(click.ParamType[tuple[int, ...]]):
             self.fail(f"{error}; write 1,4,16 or 128..8192 (doubling) or 8..64:+8 (adding).")
 
 
+class Words(click.ParamType[tuple[str, ...]]):
+    """Known words, as a list with commas; in the order given, without repeats.
+
+    An unknown one is an UnknownNameError with the near ones, not a usage error.
+    """
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        self.name = f"{kind}s"
+        self._kind = kind
+        self._known = tuple(map(str, known))
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = dict.fromkeys(word.strip().lower() for word in value.split(",") if word.strip())
+        if not words:
+            self.fail(f"names no {self._kind}; known: {', '.join(self._known)}.")
+        for word in words:
+            if word not in self._known:
+                raise UnknownNameError(self._kind, word, self._known)
+        return tuple(words)
+
+
+class Models(click.ParamType[tuple[str, ...]]):
+    """Names of presets and paths of configs, as a list with commas."""
+
+    name = "models"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        models = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if not models:
+            self.fail("names no model.")
+        return models
+
+
 COUNTS = Counts()
+MODELS = Models()
+OPERATORS = Words("operator", BY_NAME)
+PHASES = Words("phase", Phase)
+DTYPE = click.Choice([str(dtype) for dtype in Dtype])
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
