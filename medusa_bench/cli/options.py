@@ -100,9 +100,65 @@ class Models(click.ParamType[tuple[str, ...]]):
         return models
 
 
-COUNTS = Counts()
 MODELS = Models()
 OPERATORS = Words("operator", BY_NAME)
 PHASES = Words("phase", Phase)
 DTYPE = click.Choice([str(dtype) for dtype in Dtype])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas, as written: presets, paths, operators, families."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if not all(words):
+            self.fail(f"{value!r} has an empty name; separate names by commas.")
+        return tuple(dict.fromkeys(words))
+
+
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a number with ms, s, min or h: 50ms, 90, 10min."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|h|)", value)
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is no time above zero; write 50ms, 90s, 10min or 2h.")
+        return float(match[1]) * _UNITS_S[match[2]]
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """i/N, counted from 1."""
+
+    name = "i/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is no part of a whole; write 1/4 to 4/4.")
+        return int(match[1]), int(match[2])
+
+
+COUNTS = Counts()
+NAMES = Names()
+DURATION = Duration()
+SHARD = Shard()
