@@ -84,7 +84,7 @@ QUICK_ON_GPU = Defaults(
     timings=(Timing.KERNEL,),
 )
 QUICK_ON_CPU = Defaults(  # about half a minute on two cores
-    models=("smollm2-360m",),
+    models=("smollm2-135m",),
     batch_sizes=(1, 2, 4, 8),
     seq_lens=(128, 256, 512, 1024),
     num_candidates=(1, 16, 64),

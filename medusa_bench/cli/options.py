@@ -8,7 +8,7 @@ import click
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
-from medusa_bench.operators import BY_NAME
+from medusa_bench.operators import BY_NAME, FAMILIES
 from medusa_bench.phases import Phase
 
 _MAX_VALUE = 1 << 24
@@ -101,26 +101,11 @@ class Models(click.ParamType[tuple[str, ...]]):
 
 
 MODELS = Models()
-OPERATORS = Words("operator", BY_NAME)
+OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
 PHASES = Words("phase", Phase)
+DTYPES = Words("dtype", Dtype)
 DTYPE = click.Choice([str(dtype) for dtype in Dtype])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Names separated by commas, as written: presets, paths, operators, families."""
-
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        words = [word.strip() for word in value.split(",")]
-        if not all(words):
-            self.fail(f"{value!r} has an empty name; separate names by commas.")
-        return tuple(dict.fromkeys(words))
 
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
@@ -159,6 +144,5 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 
 COUNTS = Counts()
-NAMES = Names()
 DURATION = Duration()
 SHARD = Shard()

@@ -17,6 +17,7 @@ from medusa_bench.cli import console
 from medusa_bench.cli.grids import NAMES_A_GRID, grid, grid_options
 from medusa_bench.cli.options import DURATION, SHARD
 from medusa_bench.cli.progress import progress
+from medusa_bench.cli.results import print_folder
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.errors import ExitCode
 from medusa_bench.measure.client import WorkerBackend, pick_device
@@ -216,7 +217,7 @@ def _span(values: Sequence[int]) -> str:
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
     assert request.device is not None
-    with closing(WorkerBackend(request.device, share_gpu=options["share_gpu"])) as backend:
+    with closing(WorkerBackend(request.device, allow_busy_gpu=options["share_gpu"])) as backend:
         environment = backend.environment
         path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
@@ -229,7 +230,7 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
             skips=plan.skips,
         ) as writer:
             code = _Sweep(request, options, plan, backend, writer).run()
-    _report(path, as_json=options["as_json"])
+    print_folder(str(path), as_json=options["as_json"])
     if code in (ExitCode.INTERRUPTED, ExitCode.UNFINISHED):
         same = [a for a in arguments if a != "--retry-failed"]
         if options["output"] is None:
@@ -311,7 +312,3 @@ class _Sweep:
         if any(row.task in tasks for row in failures):
             return ExitCode.POINTS_FAILED
         return ExitCode.OK
-
-
-def _report(path: Path, *, as_json: bool) -> None:
-    raise SystemExit
