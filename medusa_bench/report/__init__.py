@@ -1,1 +1,1 @@
-"""Figures and pages from records. Never measures."""
+"""Figures and text from records. Takes what is in memory and returns it drawn; never measures."""

@@ -4,28 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medusa_bench.compare import Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.report import style
 from medusa_bench.trees import CandidateTree, HeadAccuracy, JointFrequency, Path
 
-# Okabe and Ito's colours, safe for colour-blind readers; markers tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "os^Dv<>"
-_BESIDE: dict[str, Any] = {
-    "fontsize": 8,
-    "frameon": False,
-    "loc": "upper left",
-    "bbox_to_anchor": (1.0, 1.0),
-    "handlelength": 1.4,
-}
-_PLATE: dict[str, Any] = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}
 
-
+@style.applied()
 def break_even_map(rows: Sequence[Comparison], *, title: str) -> Figure:
     """Best speedup, and the candidates that give it, over batch_size x seq_len.
 
@@ -39,9 +28,7 @@ def break_even_map(rows: Sequence[Comparison], *, title: str) -> Figure:
     leaps = {key: _cliffs_of(group, chosen[key]) for key, group in cells.items()}
     speedup = np.array([[chosen[b, s].speedup for b in batch_sizes] for s in seq_lens])
     counts = np.array([[chosen[b, s].num_candidates for b in batch_sizes] for s in seq_lens])
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 0.42 * len(seq_lens) + 1.9), layout="constrained"
-    )
+    figure, (left, right) = style.figure("two", height_in=0.24 * len(seq_lens) + 1.05, columns=2)
     norm = TwoSlopeNorm(1.0, min(0.5, float(speedup.min())), max(1.5, float(speedup.max())))
     image = left.imshow(speedup, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
     figure.colorbar(image, ax=left, label="best speedup")
@@ -67,18 +54,19 @@ def break_even_map(rows: Sequence[Comparison], *, title: str) -> Figure:
         axes.set_yticks(range(len(seq_lens)), [str(s) for s in seq_lens])
         axes.set_xlabel("batch size")
         axes.set_ylabel("cached tokens per sequence")
-        axes.set_title(words, fontsize=10)
+        axes.set_title(words)
         axes.tick_params(length=0)
-    figure.suptitle(title, fontsize=11)
+        axes.grid(visible=False)
+    figure.suptitle(title, fontsize=8)
     figure.supxlabel(
         '"?": the 90 % interval crosses 1   hatched: does not pay   "|": latency leaps just after',
-        fontsize=8,
+        fontsize=6.5,
     )
     return figure
 
 
 def _cell(dark: bool) -> dict[str, Any]:
-    return {"ha": "center", "va": "center", "fontsize": 9, "color": "white" if dark else "black"}
+    return {"ha": "center", "va": "center", "fontsize": 6.5, "color": "white" if dark else "black"}
 
 
 def _cliffs_of(group: Sequence[Comparison], chosen: Comparison) -> list[int]:
@@ -91,6 +79,7 @@ def _cliffs_of(group: Sequence[Comparison], chosen: Comparison) -> list[int]:
     )
 
 
+@style.applied()
 def over_candidates(
     rows: Sequence[Comparison],
     *,
@@ -98,64 +87,77 @@ def over_candidates(
     reported: Mapping[int, Mapping[int, float]] | None = None,
 ) -> Figure:
     """The paper's figures 21 to 23, of one method: rate, overhead and speedup at the smallest
-    batch; speedup by batch size; speedup by seq_len.
+    batch; speedup by batch size; speedup by seq_len (where there are several).
 
-    reported: speedups read off the paper's figure 22, by batch size and candidates; drawn hollow.
+    Dotted: cliffs. reported: speedups read off the paper's figure 22, by batch size and
+    candidates; drawn half-filled.
     """
     batch_sizes = sorted({row.batch_size for row in rows})
     seq_lens = sorted({row.seq_len for row in rows})
     seq_len = 1024 if 1024 in seq_lens else seq_lens[(len(seq_lens) - 1) // 2]
-    panels = 3 if len(seq_lens) > 1 else 2
-    figure, all_axes = plt.subplots(1, panels, figsize=(5.2 * panels, 3.6), layout="constrained")
-    first, second = all_axes[0], all_axes[1]
+    figure, panels = style.figure(
+        "two", height_in=2.4, columns=3 if len(seq_lens) > 1 else 2, sharex=True
+    )
+    first, second, *third = panels
     smallest = _curve(rows, batch_sizes[0], seq_len)
-    counts = [row.num_candidates for row in smallest]
-    for index, (label, values) in enumerate(
+    for index, (label, colour, values) in enumerate(
         (
-            ("acceleration rate", [row.acceleration_rate for row in smallest]),
-            ("overhead", [row.overhead for row in smallest]),
-            ("speedup", [row.speedup for row in smallest]),
+            ("acceleration rate", style.DARK, [row.acceleration_rate for row in smallest]),
+            ("overhead", style.MIDDLE, [row.overhead for row in smallest]),
+            ("speedup, 90 % interval", style.LIGHT, [row.speedup for row in smallest]),
         )
     ):
-        _line(first, counts, values, index, label)
-    _band(first, smallest, 2)
+        _line(first, smallest, values, colour=colour, index=index, label=label)
+    _band(first, smallest, style.LIGHT)
     for count in cliffs({row.num_candidates: row.step.latency_s for row in smallest}):
-        first.axvline(count, color="0.6", lw=0.8, ls=":")
-    first.set_title(f"batch size {batch_sizes[0]}, {seq_len} cached tokens", fontsize=10)
+        first.axvline(count, color=style.FAINT, lw=0.8, ls=":")
+    first.set_title(f"batch size {batch_sizes[0]}, {seq_len} cached tokens")
     first.set_ylabel("ratio to vanilla decoding")
-    for index, batch_size in enumerate(batch_sizes):
-        curve = _curve(rows, batch_size, seq_len)
-        _line(second, counts, [row.speedup for row in curve], index, f"batch size {batch_size}")
-        points = (reported or {}).get(batch_size, {})
-        second.plot(
-            list(points),
-            list(points.values()),
+    by_batch = {batch: _curve(rows, batch, seq_len) for batch in batch_sizes}
+    _family(second, by_batch, reported or {}, "batch size")
+    second.set_title(f"{seq_len} cached tokens")
+    if third:
+        batch_size = 4 if 4 in batch_sizes else batch_sizes[0]
+        by_length = {length: _curve(rows, batch_size, length) for length in seq_lens}
+        _family(third[0], by_length, {}, "cached tokens")
+        third[0].set_title(f"batch size {batch_size}")
+    for axes in panels:
+        axes.axhline(1, color=style.VANILLA_COLOR, lw=0.8)
+        axes.set_xlabel("candidates, the root included")
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(min(bottom, 0.9), top + 0.5 * (top - bottom))  # room for the legend
+    first.legend(loc="upper left")
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _family(
+    axes: Axes,
+    curves: Mapping[int, Sequence[Comparison]],
+    reported: Mapping[int, Mapping[int, float]],
+    name: str,
+) -> None:
+    """Speedup over candidates, a line for each key, light to dark."""
+    colours = style.sequence(len(curves))
+    for index, (key, curve) in enumerate(curves.items()):
+        values = [row.speedup for row in curve]
+        _line(axes, curve, values, colour=colours[index], index=index, label=str(key))
+        axes.plot(
+            list(reported.get(key, {})),
+            list(reported.get(key, {}).values()),
             ls="",
-            marker=_MARKERS[index % len(_MARKERS)],
-            mfc="white",
-            mec=_COLOURS[index % len(_COLOURS)],
+            marker=style.sequence_marker(index),
+            fillstyle="bottom",
+            color=colours[index],
             ms=6,
         )
-    second.set_title(f"by batch size, {seq_len} cached tokens", fontsize=10)
-    if panels == 3:
-        third: Axes = all_axes[2]
-        batch_size = 4 if 4 in batch_sizes else batch_sizes[0]
-        for index, length in enumerate(seq_lens):
-            curve = _curve(rows, batch_size, length)
-            _line(third, counts, [row.speedup for row in curve], index, f"{length} tokens")
-        third.set_title(f"by cached tokens, batch size {batch_size}", fontsize=10)
-    for axes in all_axes:
-        axes.axhline(1, color="0.3", lw=0.8)
-        axes.set_xlabel("candidates (root included)")
-        axes.legend(**_BESIDE)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in all_axes[1:]:
-        axes.set_ylabel("speedup")
     if reported:
-        second.plot([], [], ls="", marker="o", mfc="white", mec="0.3", label="read off the paper")
-        second.legend(**_BESIDE)
-    figure.suptitle(title, fontsize=11)
-    return figure
+        axes.plot(
+            [], [], ls="", marker="o", fillstyle="bottom", color="0.4", ms=6, label="as reported"
+        )
+    axes.set_ylabel("speedup")
+    axes.legend(title=name, title_fontsize=6.5, ncols=3, loc="upper right", columnspacing=0.9,
+                handlelength=1.3)  # fmt: skip
 
 
 def _curve(rows: Sequence[Comparison], batch_size: int, seq_len: int) -> list[Comparison]:
@@ -164,32 +166,40 @@ def _curve(rows: Sequence[Comparison], batch_size: int, seq_len: int) -> list[Co
 
 
 def _line(
-    axes: Axes, counts: Sequence[int], values: Sequence[float], index: int, label: str
+    axes: Axes,
+    curve: Sequence[Comparison],
+    values: Sequence[float],
+    *,
+    colour: str,
+    index: int,
+    label: str,
 ) -> None:
+    counts = [row.num_candidates for row in curve]
     axes.plot(
         counts,
         values,
-        color=_COLOURS[index % len(_COLOURS)],
-        marker=_MARKERS[index % len(_MARKERS)],
-        ms=3.5,
-        markevery=max(1, len(counts) // 8),
-        lw=1.3,
+        color=colour,
+        marker=style.sequence_marker(index),
+        fillstyle=style.FILL_STYLES[curve[0].source],
+        ms=3.2,
+        markevery=(index % 4, max(1, len(counts) // 8)),
         label=label,
     )
 
 
-def _band(axes: Axes, curve: Sequence[Comparison], index: int) -> None:
+def _band(axes: Axes, curve: Sequence[Comparison], colour: str) -> None:
     intervals = [row.speedup_interval for row in curve]
     axes.fill_between(
         [row.num_candidates for row in curve],
         [low for low, _ in intervals],
         [high for _, high in intervals],
-        color=_COLOURS[index % len(_COLOURS)],
-        alpha=0.15,
+        color=colour,
+        alpha=0.2,
         lw=0,
     )
 
 
+@style.applied()
 def draft_grid(
     rows: Sequence[Comparison],
     *,
@@ -197,51 +207,53 @@ def draft_grid(
     reported: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Figure:
     """The paper's figure 7: speedup over draft length, a line for each draft model, the best
-    marked. reported: speedups by draft model and draft length; drawn hollow and dashed."""
-    figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
-    for index, draft in enumerate(dict.fromkeys(row.draft for row in rows)):
+    named. reported: speedups by draft model and draft length; dashed."""
+    figure, (axes,) = style.figure("one", height_in=2.5)
+    drafts = list(dict.fromkeys(row.draft for row in rows))
+    for index, (draft, colour) in enumerate(zip(drafts, _distinct(len(drafts)), strict=True)):
         curve = sorted(
             (row for row in rows if row.draft == draft), key=lambda row: row.num_candidates
         )
         lengths = [row.num_candidates - 1 for row in curve]
-        colour = _COLOURS[index % len(_COLOURS)]
-        _line(axes, lengths, [row.speedup for row in curve], index, draft)
         top = best(curve)
-        axes.annotate(
-            f"{top.speedup:.2f}x",
-            (top.num_candidates - 1, top.speedup),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
+        axes.plot(
+            lengths,
+            [row.speedup for row in curve],
             color=colour,
-            bbox=_PLATE,
+            marker=style.sequence_marker(index),
+            fillstyle=style.FILL_STYLES[curve[0].source],
+            label=f"{draft}: {top.speedup:.2f}x at {top.num_candidates - 1}",
         )
         if points := (reported or {}).get(draft):
             axes.plot(
-                list(points), list(points.values()), ls="--", lw=0.8, marker="o", mfc="white",
-                color=colour, ms=5, label=f"{draft}, read off the paper",
+                list(points), list(points.values()), ls="--", color=colour,
+                marker=style.sequence_marker(index), fillstyle="bottom",
+                label=f"{draft}, as reported",
             )  # fmt: skip
-    axes.axhline(1, color="0.3", lw=0.8)
+    axes.axhline(1, color=style.VANILLA_COLOR, lw=0.8)
     axes.set_xlabel("drafted tokens per step")
     axes.set_ylabel("speedup over vanilla decoding")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
-    axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend()
     return figure
 
 
+def _distinct(count: int) -> list[str]:
+    three = [style.DARK, style.MIDDLE, style.LIGHT]
+    return three[:count] if count <= len(three) else style.sequence(count)
+
+
+@style.applied()
 def tree(
     shown: CandidateTree, rates: HeadAccuracy | JointFrequency | None, *, title: str
 ) -> Figure:
     """The paper's figure 6: depth downwards, a node's area its probability of being accepted."""
     across = _layout(shown)
     width = max(across.values(), default=0.0)
-    figure, axes = plt.subplots(
-        figsize=(min(14.0, 3 + 0.22 * width), 1.4 + 0.95 * shown.depth), layout="constrained"
-    )
+    scale = min(1.0, 30 / max(width, 1))  # many leaves: smaller nodes
+    figure, (axes,) = style.figure("two", height_in=0.7 + 0.55 * shown.depth)
     probability = {path: rates.probability(path) if rates else 1.0 for path in shown.paths}
     probability[()] = 1.0
     likely = _likeliest(shown, probability)
@@ -250,18 +262,18 @@ def tree(
         axes.plot(
             [across[parent], across[path]],
             [-len(parent), -len(path)],
-            color="#D55E00" if path in likely else "0.7",
-            lw=1.8 if path in likely else 0.8,
+            color=style.MIDDLE if path in likely else style.FAINT,
+            lw=1.4 if path in likely else 0.6,
             zorder=1,
         )
     nodes = [(), *shown.paths]
     axes.scatter(
         [across[path] for path in nodes],
         [-len(path) for path in nodes],
-        s=[18 + 260 * probability[path] if rates else 60 for path in nodes],
-        c=["#D55E00" if path in likely else "#0072B2" for path in nodes],
+        s=[scale * (9 + 150 * probability[path] if rates else 20) for path in nodes],
+        c=[style.MIDDLE if path in likely else style.DARK for path in nodes],
         edgecolors="white",
-        linewidths=0.8,
+        linewidths=0.5,
         zorder=2,
     )
     for path in shown.paths:
@@ -271,16 +283,17 @@ def tree(
             axes.annotate(
                 f"{probability[path]:.2f}".lstrip("0"),
                 (across[path], -len(path)),
-                xytext=(side * (5 + 5 * probability[path]), 4),
+                xytext=(side * (3 + 4 * probability[path]), 2.5),
                 textcoords="offset points",
                 ha="right" if side < 0 else "left",
-                fontsize=8,
+                fontsize=6.5,
             )
     axes.set_yticks(
         range(-shown.depth, 1), [f"head {d}" for d in range(shown.depth, 0, -1)] + ["root"]
     )
     axes.set_xticks([])
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title)
+    axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.margins(x=0.03, y=0.14)
