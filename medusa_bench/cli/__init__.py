@@ -15,6 +15,7 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 COMMANDS = {
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
+    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
