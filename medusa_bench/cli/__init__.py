@@ -20,6 +20,7 @@ COMMANDS = {
     "acceptance": "Show acceptance models, and read what vLLM counted.",
     "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
+    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
