@@ -19,7 +19,7 @@ from typing import Any
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
-from medusa_bench.phases import Setting
+from medusa_bench.phases import Phase, Setting
 from medusa_bench.shapes import ModelShape
 
 
@@ -164,6 +164,18 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
         "m": shape.num_medusa_heads,
         "mh": shape.num_medusa_heads * shape.hidden_size,
     }
+
+
+def heads_weight_share(shape: ModelShape) -> float:
+    """Weights of the Medusa heads over those of the layers and the LM head together."""
+    one_token = Setting(Phase.DECODE, batch_size=1, seq_len=1)
+
+    def weights(names: str) -> int:
+        products = [find(name).product(shape, one_token) for name in names.split()]
+        return sum(product.batch * product.k * product.n for product in products)
+
+    model = shape.num_layers * weights("q k v o up gate down") + weights("lm_head")
+    return weights("medusa_block medusa_head") / model
 
 
 @dataclass(frozen=True, slots=True)
