@@ -16,7 +16,7 @@ method   batch  candidates     step  tokens/step  overhead  speedup            9
 vanilla      1           1   523 us         1.00     1.000     1.00                          memory
 medusa       1          96   585 us         3.18     1.120     2.84    2.48 to 3.25   0.026  memory
 vanilla     64           1  1.26 ms         1.00     1.000     1.00                          memory
-medusa      64          16  2.76 ms         2.32     2.205     1.05  0.92 to 1.21 ?   0.433  compute
+medusa      64          16  2.77 ms         2.32     2.200     1.06  0.92 to 1.21 ?   0.433  compute
 """  # noqa: E501
 
 Run = Callable[..., tuple[int, str, str]]
