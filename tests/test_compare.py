@@ -255,6 +255,16 @@ def test_speedup_falls_with_batch_and_with_longer_sequences_at_batch_4(
     assert lengths == sorted(lengths, reverse=True)
 
 
+def test_figure_7s_best_draft_length_for_the_68m_draft_is_found(papers: LatencyModel) -> None:
+    default = methods.METHODS["draft-model"]
+    assert default.acceptance is not None
+    contenders = [
+        Contender(methods.draft_model(DRAFT, n), default.acceptance) for n in default.sizes
+    ]
+    rows = simulate(contenders, papers, [(1, 1024)], block=Block.FULL)
+    assert compare.best(rows).draft_len == 4
+
+
 def test_the_papers_cliff_is_found(papers: LatencyModel) -> None:
     rows = simulate(medusa(*range(16, 200, 16)), papers, [(4, 1024)])
     leaps = compare.cliffs({row.num_candidates: row.step.latency_s for row in rows})
