@@ -247,12 +247,10 @@ def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
 
 
 def _union(there: Run, asked: Run) -> Run:
-    """One run of both, nothing twice, what was there first."""
+    """One run of both, nothing twice, what was there first (each device's roofs stay together)."""
     return replace(
         there,
-        roofs=tuple(
-            sorted(_unique(there.roofs + asked.roofs), key=lambda roofs: roofs.measured_at_s)
-        ),
+        roofs=_unique(there.roofs + asked.roofs),
         commands=_unique(there.commands + asked.commands),
         grids=_unique(there.grids + asked.grids),
         skips=tuple({skip.task: skip for skip in there.skips + asked.skips}.values()),

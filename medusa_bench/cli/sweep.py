@@ -216,10 +216,9 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
-    assert request.device is not None
-    with closing(WorkerBackend(request.device, allow_busy_gpu=options["share_gpu"])) as backend:
+    backend, path = _open(request, options)
+    with closing(backend):
         environment = backend.environment
-        path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
         arguments = click.get_current_context().obj
         with store.Writer(
@@ -237,6 +236,20 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
             same += ["-o", str(path)]
         click.echo(f"Go on with: {shlex.join(['medusa-bench', *same])}", err=True)
     return code
+
+
+def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Path]:
+    """The device and the folder. A folder's sweep goes on with the threads it began with."""
+    assert request.device is not None
+    share_gpu = options["share_gpu"]
+    backend = WorkerBackend(request.device, share_gpu=share_gpu)
+    path = options["output"] or _default_folder(backend.environment)
+    if (path / store.RUN_FILE).exists():
+        num_threads = store.load(path).environment.num_threads
+        if num_threads != backend.environment.num_threads:
+            backend.close()
+            backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=share_gpu)
+    return backend, path
 
 
 def _default_folder(environment: Environment) -> Path:

@@ -6,6 +6,7 @@ the next call gets a new one.
 
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measure import worker
+from medusa_bench.errors import MedusaBenchError, UnknownNameError
+from medusa_bench.measure import gpu, worker
 from medusa_bench.measure.worker import Answer, Measures, Options
 from medusa_bench.measurements import Environment, Failure, FailureKind, Measurement, Roofs, Task
 
@@ -34,11 +35,23 @@ _LONGEST_S = 6 * 3600.0
 _CALLS_AT_LEAST = 6  # warm-up, check, and three calls of a long product
 
 
+def pick_device(requested: str | None) -> str:
+    """The device asked for, else a GPU where there is one, else the processor. Loads no torch.
+
+    Raises UnknownNameError for a word that names no kind of device.
+    """
+    if requested is None:
+        return "cuda" if gpu.is_present() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", requested):
+        raise UnknownNameError("device", requested, ("cpu", "cuda", "cuda:0"))
+    return requested
+
+
 class WorkerBackend:
     """One device, measured by a worker process.
 
     num_threads: of a CPU; None lets the worker choose. Give a resumed run the number its folder
-    was measured with. allow_busy_gpu: measure although other processes use the GPU.
+    was measured with. share_gpu: measure although other processes use the GPU.
     """
 
     def __init__(
@@ -46,12 +59,12 @@ class WorkerBackend:
         device: str,
         *,
         num_threads: int | None = None,
-        allow_busy_gpu: bool = False,
+        share_gpu: bool = False,
         arena_bytes: int | None = None,
         patience_s: float = PATIENCE_S,
         make_measurer: Callable[[Options], Measures] = worker.open_measurer,
     ) -> None:
-        self._options = Options(device, num_threads, arena_bytes, allow_busy_gpu)
+        self._options = Options(device, num_threads, arena_bytes, share_gpu)
         self._patience_s = patience_s
         self._make_measurer = make_measurer
         self._process: BaseProcess | None = None
@@ -80,7 +93,7 @@ class WorkerBackend:
         assert self._environment is not None
         return self._environment
 
-    def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
+    def roofs(self, dtypes: Sequence[Dtype], *, quick: bool = False) -> Roofs:
         """Measure this device's ceilings; quick: only those that were highest, for drift.
 
         Raises MedusaBenchError where that fails.
@@ -105,6 +118,10 @@ class WorkerBackend:
             return Failure(task, round_index, answer.kind, answer.reason, started_at_s)
         measurement: Measurement = answer.value
         return measurement
+
+    def ping(self) -> None:
+        """Let the worker answer without measuring: what the pipe costs."""
+        self._ask("ping", (), self._patience_s)
 
     def deadline_s(self, task: Task, budget_s: float) -> float:
         """From when on a worker that has not answered counts as hung."""
@@ -157,9 +174,7 @@ class WorkerBackend:
         options = self._options
         if self._environment is not None:
             # A replacement measures as its predecessor did, which the driver may still list.
-            options = replace(
-                options, num_threads=self._environment.num_threads, allow_busy_gpu=True
-            )
+            options = replace(options, num_threads=self._environment.num_threads, share_gpu=True)
         Path(self._log).write_bytes(b"")
         self._process = context.Process(
             target=worker.main,
