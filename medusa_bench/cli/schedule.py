@@ -70,6 +70,7 @@ def command(
     file back and simulates it beside always-on and always-off.
     """
     from medusa_bench import schedules, shapes
+    from medusa_bench.acceptance import Constant, doubts
     from medusa_bench.compare import simulate
     from medusa_bench.dtypes import Dtype
     from medusa_bench.methods import Block, eagle_chain
@@ -91,6 +92,15 @@ def command(
             replace(c, method=eagle_chain(target, length, method))
             for c, length in zip(contenders, lengths, strict=True)
         ]
+    if isinstance(contenders[0].acceptance, Constant):
+        raise MedusaBenchError(
+            f"{contenders[0].acceptance.name!r} says nothing of how acceptance depends on the "
+            "draft length.",
+            hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
+            "(vLLM's metrics or log).",
+        )
+    for words in doubts(contenders[0].acceptance, {length + 1 for length in lengths}):
+        console.warn(words)
     read = schedules.read(_text(check), where=str(check)) if check else None
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
     (latency,) = simulation.latency_models((gpu,))
