@@ -39,6 +39,13 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     show_default=True,
     help="Off where the speedup is at most 1 + this.",
 )
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    show_default=True,
+    help="Share of the speedup that a batch size may give up so that spans are fewer.",
+)
 @simulation.COST
 @click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
 @click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
@@ -55,6 +62,7 @@ def command(
     max_batch_size: int,
     seq_len: int,
     margin: float,
+    tolerance: float,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -112,7 +120,7 @@ def command(
         [(batch_size, seq_len) for batch_size in batch_sizes],
         block=Block(block or "full"),
     )
-    schedule = read or schedules.plan(rows, margin)
+    schedule = read or schedules.plan(rows, margin, tolerance)
     replay = schedules.replay(schedule, rows)
     written = schedules.write(
         schedule,
@@ -161,6 +169,13 @@ def command(
     else:
         click.echo(written, nl=False)
     _print_hints(schedule, replay, rows)
+    simpler = schedules.plan(rows, margin, 0.01)
+    if not (read or tolerance) and 2 * len(simpler.spans) <= len(schedule.spans):
+        console.stderr().print(
+            f"Hint: {len(schedule.spans)} spans; --tolerance 0.01 makes do with "
+            f"{len(simpler.spans)} and gives up at most 1 %.",
+            markup=False,
+        )
 
 
 def _text(path: Path) -> str:
