@@ -15,6 +15,9 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 COMMANDS = {
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
+    "predict": "Predict latencies on any GPU, and score predictions against measurements.",
+    "explain": "Why measured points are below their roof, ranked by lost time.",
+    "cliffs": "Find the steps of latency over rows: how many rows to choose.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
     "profiles": "List, show and check the GPU profiles.",
 }
