@@ -13,12 +13,19 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
+    "sweep": "Measure this machine's operators; stop and resume at will.",
+    "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
     "predict": "Predict latencies on any GPU, and score predictions against measurements.",
     "explain": "Why measured points are below their roof, ranked by lost time.",
     "cliffs": "Find the steps of latency over rows: how many rows to choose.",
+    "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+    "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
+    "schedule": "Write the draft length by batch size as a serving engine reads it.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+    "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
@@ -79,7 +86,13 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run one command; its exit code. Errors that the user can mend become two lines."""
     try:
-        result: Any = group.main(args, prog_name="medusa-bench", standalone_mode=False)
+        arguments = sys.argv[1:] if args is None else args
+        result: Any = group.main(
+            arguments,
+            prog_name="medusa-bench",
+            standalone_mode=False,
+            obj=tuple(arguments),  # a sweep records the command line, and prints the one to go on
+        )
         return int(result) if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)

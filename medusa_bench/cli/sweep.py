@@ -17,10 +17,11 @@ from medusa_bench.cli import console
 from medusa_bench.cli.grids import NAMES_A_GRID, grid, grid_options
 from medusa_bench.cli.options import DURATION, SHARD
 from medusa_bench.cli.progress import progress
+from medusa_bench.cli.results import print_folder
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.errors import ExitCode
-from medusa_bench.measure.client import WorkerBackend, pick_device
-from medusa_bench.measurements import Environment, Failure, Grid, Measurement, Roofs, Task
+from medusa_bench.measure.client import WorkerBackend, device_name, pick_device
+from medusa_bench.measurements import Failure, Grid, Measurement, Roofs, Task
 from medusa_bench.operators import Point
 from medusa_bench.sweep import Plan
 
@@ -215,10 +216,9 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
-    assert request.device is not None
-    with closing(WorkerBackend(request.device, share_gpu=options["share_gpu"])) as backend:
+    backend, path = _open(request, options)
+    with closing(backend):
         environment = backend.environment
-        path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
         arguments = click.get_current_context().obj
         with store.Writer(
@@ -229,7 +229,7 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
             skips=plan.skips,
         ) as writer:
             code = _Sweep(request, options, plan, backend, writer).run()
-    _report(path, as_json=options["as_json"])
+    print_folder(str(path), as_json=options["as_json"])
     if code in (ExitCode.INTERRUPTED, ExitCode.UNFINISHED):
         same = [a for a in arguments if a != "--retry-failed"]
         if options["output"] is None:
@@ -238,8 +238,23 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
     return code
 
 
-def _default_folder(environment: Environment) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", environment.device.lower()).strip("-") or "device"
+def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Path]:
+    """The device and the folder. A folder's sweep goes on with the threads it began with."""
+    assert request.device is not None
+    path: Path | None = options["output"]
+    if path is None and (name := device_name(request.device)):
+        path = _default_folder(name)
+    num_threads = None
+    if path is not None:
+        store.refuse_if_busy(path)
+        if (path / store.RUN_FILE).exists():
+            num_threads = store.load(path).environment.num_threads
+    backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=options["share_gpu"])
+    return backend, path or _default_folder(backend.environment.device)
+
+
+def _default_folder(device: str) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "device"
     return Path("results") / f"{slug}-{date.today().isoformat()}"
 
 
@@ -311,7 +326,3 @@ class _Sweep:
         if any(row.task in tasks for row in failures):
             return ExitCode.POINTS_FAILED
         return ExitCode.OK
-
-
-def _report(path: Path, *, as_json: bool) -> None:
-    raise SystemExit
