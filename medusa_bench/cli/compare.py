@@ -133,6 +133,7 @@ def command(
             contenders, target, latency, Dtype(dtype), rows, block=counted, lock_step=lock_step
         )
         studies.append((latency, rows, ends, verdict(rows, ends)))
+        warnings += simulation.too_large(latency, target, settings, Dtype(dtype))
     for warning in warnings:
         console.warn(warning)
     _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)

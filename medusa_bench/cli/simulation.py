@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from medusa_bench.acceptance import AcceptanceModel
     from medusa_bench.compare import Contender
+    from medusa_bench.dtypes import Dtype
     from medusa_bench.latency import LatencyModel
     from medusa_bench.shapes import ModelShape
 
@@ -158,12 +159,43 @@ def _acceptance_of(
 
 def latency_models(names: Sequence[str]) -> "list[LatencyModel]":
     """The latency model that each name stands for. Raises MedusaBenchError."""
-    import sys
+    from medusa_bench import devices, latency
+    from medusa_bench.measurements import Timing
 
-    sys.path.insert(0, "tests")
-    from latency_fakes import SmoothLatency
+    return [
+        latency.calibrated(devices.load("a100-80gb-pcie"), Timing.EAGER)
+        if name == "paper"
+        else latency.calibrated(devices.load(name))
+        for name in names
+    ]
 
-    return [SmoothLatency(device=n, spread=0.1) for n in names]
+
+def too_large(
+    latency: "LatencyModel",
+    target: "ModelShape",
+    settings: "Sequence[tuple[int, int]]",
+    dtype: "Dtype",
+) -> list[str]:
+    """In words, which settings do not fit into the device's memory, where a profile tells it."""
+    from medusa_bench import devices
+    from medusa_bench.methods import memory_bytes
+
+    found = [each for each in devices.all_profiles() if each.name == latency.device]
+    if not found:
+        return []
+    large = [
+        (batch_size, seq_len)
+        for batch_size, seq_len in settings
+        if memory_bytes(target, batch_size, seq_len, dtype) > found[0].memory_bytes
+    ]
+    if not large:
+        return []
+    batch_size, seq_len = large[0]
+    return [
+        f"{len(large)} of {len(settings)} settings need more memory than {latency.device} has "
+        f"({found[0].memory_bytes / 2**30:.0f} GiB), the first of them batch size {batch_size} with "
+        f"{seq_len} cached tokens; what they show is the speed of the arithmetic alone"
+    ]
 
 
 def tree_latency(
