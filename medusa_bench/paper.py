@@ -33,7 +33,7 @@ from medusa_bench.errors import MedusaBenchError
 from medusa_bench.latency import Calibrated
 from medusa_bench.measurements import Provenance, Task, Timing
 from medusa_bench.methods import Block, medusa
-from medusa_bench.operators import OPERATORS, Operator, Product
+from medusa_bench.operators import OPERATORS, Family, Operator, Product
 from medusa_bench.phases import (
     PAPER_BATCH_SIZES,
     PAPER_NUM_CANDIDATES,
@@ -44,6 +44,7 @@ from medusa_bench.phases import (
 from medusa_bench.resources import shipped
 from medusa_bench.results import PrintedCell, Results
 from medusa_bench.shapes import ModelShape
+from medusa_bench.tiles import Products
 
 SOURCE = "arXiv 2401.10774"
 GPU = "a100-80gb-pcie"  # of tables 6 to 8 and figures 18 to 23
@@ -196,6 +197,16 @@ class MeasuredSpeedup:
 
 
 @dataclass(frozen=True, slots=True)
+class StepParts:
+    """What a step of figure 21 consists of, each over the latency of a whole vanilla step."""
+
+    num_candidates: int
+    qkv: float
+    attention: float
+    mlp: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reproduction:
     """The paper beside ours. `acceptance` is the form used wherever a speedup is simulated."""
 
@@ -208,6 +219,7 @@ class Reproduction:
     rate_readings: tuple[RateReading, ...]
     speedup_readings: tuple[SpeedupReading, ...]
     speedups: tuple[Comparison, ...]  # figures 21 to 23
+    step_parts: tuple[StepParts, ...]  # figure 21
     latency_name: str  # what the speedups' latencies rest on
     unfitted_name: str  # what UNFITTED and LAUNCH rest on
     launch_s: float  # of the paper's harness
@@ -258,6 +270,7 @@ def reproduce(
         rate_readings=_rate_readings(law),
         speedup_readings=_speedup_readings(speedups, law),
         speedups=speedups,
+        step_parts=_step_parts(model),
         latency_name=model.name,
         unfitted_name=_without_paper(known).name,
         launch_s=harness.parameters.launch_s,
@@ -479,6 +492,31 @@ def simulated_speedups(model: latency.LatencyModel, law: AcceptanceModel) -> tup
     contenders = [Contender(medusa(count), law) for count in PAPER_NUM_CANDIDATES]
     target = shapes.load(SIMULATED_MODEL)
     return tuple(simulate(contenders, target, model, Dtype.FLOAT16, settings))
+
+
+def _step_parts(model: latency.LatencyModel) -> tuple[StepParts, ...]:
+    shape = shapes.load(SIMULATED_MODEL)
+
+    def parts_s(count: int) -> dict[Family, float]:
+        setting = Setting(Phase.MEDUSA, 1, 1024, count)
+        products = Products.of([operator.product(shape, setting) for operator in OPERATORS])
+        latency_s = model.predict(products, Dtype.FLOAT16).latency_s.tolist()
+        found: dict[Family, float] = {}
+        for operator, each_s in zip(OPERATORS, latency_s, strict=True):
+            found[operator.family] = found.get(operator.family, 0.0) + each_s
+        return found
+
+    vanilla_s = sum(parts_s(1).values())
+    return tuple(
+        StepParts(
+            count,
+            parts[Family.QKV] / vanilla_s,
+            parts[Family.ATTENTION] / vanilla_s,
+            parts[Family.MLP] / vanilla_s,
+        )
+        for count in PAPER_NUM_CANDIDATES
+        for parts in (parts_s(count),)
+    )
 
 
 def _rate_readings(law: AcceptanceModel) -> tuple[RateReading, ...]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+    "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
