@@ -470,8 +470,8 @@ def _batch_leaves_intensity(evidence: Evidence) -> Judgement:
         )
     numbers = {"spread": max(map(_spread, by_count.values())), "counts": len(by_count)}
     words = (
-        "in table 7 the intensity of each of {counts:.0f} candidate counts is {spread:.2f}x itself "
-        "over all batch sizes (reported, and so computed)"
+        "in table 7 the intensity of each of {counts:.0f} candidate counts changes by {spread:.2f}x "
+        "over all batch sizes (reported and computed)"
     )
     return _verdict(numbers["spread"] == 1), words, numbers
 
@@ -617,9 +617,8 @@ def _linear_causes_it(evidence: Evidence) -> Judgement:
 def _same_optimum_at_all_lengths(evidence: Evidence) -> Judgement:
     optima = [best(evidence.rows(4, seq_len)).num_candidates for seq_len in PAPER_SEQ_LENS]
     numbers = {"low": min(optima), "high": max(optima)}
-    words = (
-        "best at {low:.0f} to {high:.0f} candidates at every seq_len from 128 to 8192 (simulated)"
-    )
+    counts = "{low:.0f}" if min(optima) == max(optima) else "{low:.0f} to {high:.0f}"
+    words = f"best at {counts} candidates at every seq_len from 128 to 8192 (simulated)"
     return _verdict(max(optima) - min(optima) <= 16), words, numbers
 
 

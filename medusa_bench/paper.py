@@ -264,7 +264,7 @@ def reproduce(
         cells=cells,
         scores=scores,
         num_seeds=num_seeds,
-        gains=_gains(cells),
+        gains=gains(cells),
         divisions=(*_table_1(), *_table_4()),
         acceptance=law,
         rate_readings=_rate_readings(law),
@@ -367,7 +367,7 @@ def _cells(
     return tuple(cells)
 
 
-def _gains(cells: Sequence[Cell]) -> tuple[Gain, Gain]:
+def gains(cells: Sequence[Cell]) -> tuple[Gain, Gain]:
     """Appendix G.2: "44x FLOP/s and 41x Operational Intensity under the setting of batch size 16
     and sequence length 1024 with 64 candidate tokens"."""
     pairs = [
