@@ -470,7 +470,7 @@ def _batch_leaves_intensity(evidence: Evidence) -> Judgement:
         )
     numbers = {"spread": max(map(_spread, by_count.values())), "counts": len(by_count)}
     words = (
-        "in table 7 the intensity of each of {counts:.0f} candidate counts changes by {spread:.2f}x "
+        "in table 7 the intensity at each of {counts:.0f} counts changes by {spread:.2f}x "
         "over all batch sizes (reported and computed)"
     )
     return _verdict(numbers["spread"] == 1), words, numbers
