@@ -1,13 +1,18 @@
 """`medusa-bench reproduce`: what it prints and writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medusa_bench import cli
+from medusa_bench import cli, paper, store
 from medusa_bench.errors import ExitCode
+from medusa_bench.phases import Phase
+from medusa_bench.report import style
+from medusa_bench.report.paper import figures
+from tests.store_samples import ENVIRONMENT, GRID, measured, tasks
 from tests.test_cli import modules_after
 
 QUICK = ("--seeds", "1")
@@ -81,6 +86,28 @@ def test_figures_say_which_form_and_mark_what_was_read_off(folder: Path) -> None
     text = (folder / "figure-18.svg").read_text()
     assert "half: reported" in text
     assert "hollow: predicted" in text
+
+
+def test_measured_latencies_join_the_figures_of_every_batch_size(tmp_path: Path) -> None:
+    asked = replace(
+        GRID, phases=(Phase.DECODE, Phase.MEDUSA), batch_sizes=(1, 64), seq_lens=(1024,)
+    )
+    with store.Writer(tmp_path / "user", ENVIRONMENT, asked) as writer:
+        writer.extend(measured(task) for task in tasks(asked))
+    results = store.load(tmp_path / "user")
+    ours = paper.reproduce([results], num_seeds=1)
+    assert {row.batch_size for row in ours.measured_speedups} == {1, 64}
+    with style.applied():
+        drawn = figures(ours, [results])[22]()
+    (axes,) = drawn.axes
+    full = [
+        line
+        for line in axes.lines
+        if line.get_fillstyle() == "full" and line.get_marker() != "None"
+    ]
+    at_16 = float(ours.measured_speedups[1].speedup)
+    heights = [height for line in full for height in line.get_ydata()]
+    assert heights.count(at_16) == 2  # every call takes the same time: batch sizes 1 and 64 alike
 
 
 def test_written_json_is_the_printed_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
