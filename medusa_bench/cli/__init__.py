@@ -23,6 +23,7 @@ COMMANDS = {
     "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
     "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "results": "Show, export, merge, compare and verify results folders.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "profiles": "List, show and check the GPU profiles.",
