@@ -15,6 +15,7 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
     "operators": "Print the operator table, with symbols and with numbers.",
+    "report": "Write one HTML page that shows results, for a colleague without this tool.",
     "results": "Show, export, merge, compare and verify results folders.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
