@@ -1,7 +1,6 @@
 """How numbers, tables, progress and warnings look. The only other place that prints is click."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,15 +15,11 @@ from medusa_bench.quantities import duration, si, significant
 
 __all__ = ["duration", "print_json", "si", "significant", "stderr", "stdout", "table", "warn"]
 
-_WIDTH_OF_A_PIPE = 120  # rich would take 80 and fold cells that a file or pager can hold
-
 
 def stdout() -> Console:
-    """Results go here. Width, colour and NO_COLOR are rich's to honour."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    width = None if "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
-    return Console(highlight=False, soft_wrap=True, width=width)
+    """Results go here. Colour, NO_COLOR and a terminal's width are rich's; a pipe folds nothing."""
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
 
 
 def stderr() -> Console:

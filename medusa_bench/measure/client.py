@@ -119,6 +119,10 @@ class WorkerBackend:
         measurement: Measurement = answer.value
         return measurement
 
+    def ping(self) -> None:
+        """Let the worker answer without measuring: what the pipe costs."""
+        self._ask("ping", (), self._patience_s)
+
     def deadline_s(self, task: Task, budget_s: float) -> float:
         """From when on a worker that has not answered counts as hung."""
         slowest = _SLOWEST_FLOPS_PER_S[self._options.device.partition(":")[0]]

@@ -85,6 +85,9 @@ class Measurer:
     def environment(self) -> Environment:
         return self.device.environment
 
+    def ping(self) -> None:
+        """Nothing: what the worker's pipe costs is measured with it."""
+
     def release(self) -> None:
         """Give memory back after a task that did not fit."""
         self._arena.release()
