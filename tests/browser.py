@@ -88,12 +88,16 @@ class Browser:
         events = [
             json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")
         ]
+        page = self._driver.current_url
         urls = [
             event["params"]["request"]["url"]
             for event in events
             if event["method"] == "Network.requestWillBeSent"
+            and event["params"]["documentURL"].partition("#")[0] == page.partition("#")[0]
         ]
-        return [url for url in urls[1:] if not url.startswith(("data:", "blob:"))]
+        assert page in urls, "the log of requests does not even hold the page's own"
+        urls.remove(page)
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
     def main_thread_s(self) -> float:
         """Processor time (not the clock's) of the page's main thread since it was opened."""

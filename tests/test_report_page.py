@@ -1,20 +1,26 @@
 """The page in a browser: it asks for nothing, shows all of the data, and answers to a hand."""
 
 import csv
+import html
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from medusa_bench import operators, shapes, store
+from medusa_bench import acceptance, cli, devices, operators, shapes, store, trees
 from medusa_bench.cli.doubts import WORDS
+from medusa_bench.compare import Contender, best, by_setting, cliffs
 from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
+from medusa_bench.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.latency import calibrated
 from medusa_bench.measurements import Environment, Estimate, Grid, Provenance, Timing
+from medusa_bench.methods import draft_model, medusa
 from medusa_bench.phases import Phase
-from medusa_bench.report import page
+from medusa_bench.report import page, studies
+from medusa_bench.report.page_data import Folder
 from medusa_bench.results import Results, export_rows
 from tests import browser, store_samples
 from tests.browser import Browser
@@ -30,8 +36,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield launched
 
 
+def render(*sources: Results) -> str:
+    folders = [Folder.of(results) for results in sources]
+    return page.render(folders, command="medusa-bench report", doubt_words=WORDS)
+
+
 def write(path: Path, *sources: Results) -> Path:
-    path.write_text(page.render(sources, command="medusa-bench report", doubt_words=WORDS))
+    path.write_text(render(*sources))
     return path
 
 
@@ -280,13 +291,13 @@ def test_points_without_a_number_are_listed_with_their_reason(tmp_path: Path) ->
     tasks = store_samples.tasks()
     with store.Writer(tmp_path, FakeBackend.environment, store_samples.GRID) as writer:
         writer.extend([store_samples.failed(tasks[0]), store_samples.measured(tasks[1])])
-    text = page.render([store.load(tmp_path)], command="c", doubt_words=WORDS)
+    text = render(store.load(tmp_path))
     assert "out-of-memory: out of memory" in text
     assert "not measured" in text
 
 
 def test_page_is_the_same_twice(paper: Results) -> None:
-    first, second = (page.render([paper], command="c", doubt_words=WORDS) for _ in range(2))
+    first, second = (render(paper) for _ in range(2))
     assert first == second
 
 
@@ -295,5 +306,159 @@ def test_missing_library_is_said_in_a_sentence(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bokeh.resources", None)
     with pytest.raises(MedusaBenchError, match="needs bokeh, which is not installed") as raised:
-        page.render([paper], command="c", doubt_words=WORDS)
+        render(paper)
     assert "medusa-bench[report]" in str(raised.value.hint)
+
+
+# -- decoding ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study() -> studies.Study:
+    target = shapes.PRESETS["llama-7b"]
+    contenders = [Contender(medusa(n), acceptance.PAPER) for n in (1, 16, 64, 112)]
+    contenders.append(
+        Contender(draft_model(shapes.PRESETS["llama-68m"], 4), acceptance.Chain(0.578))
+    )
+    settings = [(b, s) for s in (256, 1024) for b in (1, 8, 64)]
+    latency = calibrated(devices.load("a100-80gb-pcie"))
+    return studies.simulated(contenders, target, latency, Dtype.FLOAT16, settings)
+
+
+@pytest.fixture(scope="module")
+def full_page(
+    paper: Results, study: studies.Study, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    latency = calibrated(devices.load("a100-80gb-pcie"), Timing.EAGER)
+    rates = trees.load_accuracy("vicuna-7b-v1.3")
+    tree = studies.grown_tree(shapes.PRESETS["llama-7b"], latency, Dtype.FLOAT16, rates)
+    path = tmp_path_factory.mktemp("page") / "full.html"
+    path.write_text(
+        page.render(
+            [Folder.of(paper)],
+            [study],
+            command="medusa-bench report",
+            doubt_words=WORDS,
+            latencies=[latency],
+            tree=tree,
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (1600, True)])
+def test_full_page_loads_without_an_error_or_a_request_and_fits_its_width(
+    chromium: Browser, full_page: Path, width: int, dark: bool
+) -> None:
+    chromium.open(full_page, width=width, dark=dark)
+    assert chromium.errors() == []
+    assert chromium.requests() == []
+    assert chromium.js("return document.documentElement.scrollWidth") <= width
+
+
+def test_map_shows_the_best_of_each_setting_with_its_interval(
+    chromium: Browser, full_page: Path, study: studies.Study
+) -> None:
+    chromium.open(full_page)
+    chromium.choose("method", studies.ALL_METHODS)
+    wanted = {
+        (str(batch), str(seq)): best(group)
+        for (batch, seq), group in by_setting(study.rows).items()
+    }
+    shown = chromium.js("return cells.data")
+    assert len(shown["x"]) == len(wanted) == 6
+    for number, key in enumerate(zip(shown["x"], shown["y"], strict=True)):
+        row = wanted[key]
+        low, high = row.speedup_interval
+        assert shown["top"][number].rstrip("?") == f"{row.speedup:.2f}"
+        assert shown["middle"][number] == f"@{row.num_candidates}"
+        assert shown["interval"][number] == f"{low:.2f} to {high:.2f}"
+        assert (shown["hatch"][number] == "blank") == (row.speedup > 1)
+
+
+def test_keys_on_the_map_choose_the_setting_whose_curves_are_shown(
+    chromium: Browser, full_page: Path, study: studies.Study
+) -> None:
+    chromium.open(full_page)
+    chromium.choose("method", "medusa")
+    assert "batch size 1, 1024 cached tokens" in chromium.text("#cliff-words")
+    chromium.js("document.getElementById('map-chart').focus()")
+    chromium.press(RIGHT)
+    assert "batch size 8, 1024 cached tokens" in chromium.text("#cliff-words")
+    curve = [
+        row
+        for row in study.rows
+        if (row.method, row.batch_size, row.seq_len) == ("medusa", 8, 1024)
+    ]
+    for name in ("speedup", "overhead", "acceleration_rate"):
+        drawn = chromium.js("return curves[arguments[0]].data.y", name)
+        assert drawn == pytest.approx([getattr(row, name) for row in curve], rel=1e-5)
+    after = cliffs({row.num_candidates: row.step.latency_s for row in curve})
+    assert chromium.js("return leaps.data.x") == after
+
+
+def test_split_of_the_slowest_points_sums_to_their_latency(
+    chromium: Browser, full_page: Path, paper: Results
+) -> None:
+    chromium.open(full_page)
+    columns = chromium.js("return data.slowest[0].columns")
+    slowest = sorted({each.summary.latency_s for each in paper.points() if each.summary})
+    assert columns["latency_s"][0] == slowest[-1]
+    parts = [values for name, values in columns.items() if name not in ("label", "latency_s")]
+    for latency_s, *split in zip(columns["latency_s"], *parts, strict=True):
+        assert sum(split) == pytest.approx(latency_s)
+
+
+def test_tree_is_drawn_with_every_candidate(chromium: Browser, full_page: Path) -> None:
+    chromium.open(full_page)
+    assert f"{chromium.js('return data.tree.x.length')} candidates" in chromium.text("#tree")
+
+
+def test_methods_stand_side_by_side_in_words(full_page: Path, study: studies.Study) -> None:
+    text = full_page.read_text()
+    for sentence in study.verdict:
+        assert sentence in html.unescape(text)
+    assert text.count("<td>draft-model llama-68m</td>") == 3  # batch sizes 1, 8, 64
+
+
+def test_document_of_compare_is_read_back_as_it_was(tmp_path: Path, study: studies.Study) -> None:
+    rows = [row.as_dict() for row in study.rows]
+    path = tmp_path / "compare.json"
+    path.write_text(json.dumps({"warnings": [], "devices": [{"comparisons": rows}]}))
+    (read,) = studies.read(path)
+    assert list(read.rows) == list(study.rows)
+    generated = [{**row, "source": "generated"} for row in rows]
+    path.write_text(json.dumps({"devices": [{"comparisons": rows}, {"comparisons": generated}]}))
+    assert [each.rows[0].source for each in studies.read(path)] == ["simulated", "generated"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"step_latency_s": "fast"}, "step_latency_s is 'fast'"),
+        ({"source": "guessed"}, "'guessed' is not a valid Provenance"),
+        ({"method": 7}, "method is no text"),
+    ],
+)
+def test_document_that_is_none_is_refused_with_its_row_and_field(
+    tmp_path: Path, study: studies.Study, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "compare.json"
+    path.write_text(json.dumps({"comparisons": [study.rows[0].as_dict() | change]}))
+    with pytest.raises(InvalidFileError, match=f"comparison 1: {message}"):
+        studies.read(path)
+
+
+def test_command_writes_a_page_of_folders_and_documents(
+    tmp_path: Path, study: studies.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "compare.json"
+    document.write_text(json.dumps({"comparisons": [row.as_dict() for row in study.rows]}))
+    output = tmp_path / "report.html"
+    arguments = ["report", store.PAPER, str(document), "-m", "llama-7b", "-o", str(output)]
+    assert cli.run(arguments) == 0
+    text = html.unescape(output.read_text())
+    assert f"medusa-bench report {store.PAPER} {document} -m llama-7b -o {output}" in text
+    assert "NVIDIA A100 80GB PCIe (reported)" in text
+    assert f"Wrote {output}" in capsys.readouterr().err

@@ -44,9 +44,8 @@ def command(**options: Any) -> None:
     """
     if options["table"] is None:
         raise click.UsageError("measuring comes next")
-    else:
-        calibration = _from_table(options)
-        path = options["output"]
+    calibration = _from_table(options)
+    path = options["output"]
     if options["as_json"]:
         from medusa_bench.calibration_files import encode
 

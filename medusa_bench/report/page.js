@@ -2,7 +2,10 @@
 // Puts the page together once all its parts are there.
 
 addFilters();
+drawDecoding();
 drawRoofline();
+drawSlowest();
+drawTree();
 byId("roofline-chart").addEventListener("keydown", onKey);
 byId("csv").addEventListener("click", download);
 byId("theme").addEventListener("click", () => setTheme(colours === LIGHT));

@@ -18,30 +18,46 @@ from statistics import median
 from typing import Any
 
 from medusa_bench.errors import MedusaBenchError
+from medusa_bench.latency import LatencyModel
 from medusa_bench.measurements import Doubt
 from medusa_bench.quantities import si
-from medusa_bench.report import page_data
+from medusa_bench.report import page_data, studies
 from medusa_bench.report.page_data import Folder
-from medusa_bench.results import Results
+from medusa_bench.report.studies import GrownTree, Study
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("page_chart.js", "page_roofline.js", "page.js")  # in this order: later use earlier
+_SCRIPTS = (  # in this order: later ones use the earlier
+    "page_chart.js", "page_roofline.js", "page_decoding.js", "page.js",
+)  # fmt: skip
 _BOKEH_COMPONENTS = ["bokeh", "bokeh-api"]
 
 
 def render(
-    sources: Sequence[Results],
+    folders: Sequence[Folder],
+    compared: Sequence[Study] = (),
     *,
     command: str,
     doubt_words: Mapping[Doubt, tuple[str, str]],
+    latencies: Sequence[LatencyModel | None] = (),
+    tree: GrownTree | None = None,
 ) -> str:
     """The page as text, the same for the same input.
 
+    latencies: of each folder, the model that splits its slowest points, where there is one.
     doubt_words: what each doubt means, and the remedy. Raises MedusaBenchError where the plotting
     library is not installed.
     """
-    folders = [Folder.of(results) for results in sources]
-    data = _json(page_data.columns(folders))
+    titles = page_data.titles(folders)
+    data = {
+        **page_data.columns(folders),
+        "studies": [studies.columns(study) for study in compared],
+        "slowest": [
+            {"title": title, **page_data.slowest(folder, latency)}
+            for title, folder, latency in zip(titles, folders, latencies, strict=False)
+            if latency is not None
+        ],
+        "tree": tree and studies.tree_columns(tree),
+    }
     scripts = [*_bokeh(), *map(_read, _SCRIPTS)]
     template = _environment().from_string(_read("page.html"))
     return str(
@@ -49,12 +65,15 @@ def render(
             policy=_policy(scripts),
             style=_read("page.css"),
             scripts=scripts,
-            data=data,
+            data=_json(data),
             command=command,
             folders=[
                 _FolderText.of(folder, title, doubt_words)
-                for folder, title in zip(folders, page_data.titles(folders), strict=True)
+                for folder, title in zip(folders, titles, strict=True)
             ],
+            studies=[(study, studies.method_table(study)) for study in compared],
+            has_split=any(latencies),
+            tree=tree,
         )
     )
 

@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const figures = [];
 
+const isNarrow = window.matchMedia("(max-width: 40rem)").matches;
 const byId = (id) => document.getElementById(id);
 
 function element(name, attributes = {}, ...children) {
@@ -67,21 +68,18 @@ function setTheme(dark) {
   for (const repaint of onTheme) repaint();
 }
 
+const isAxis = (model) => model.type.endsWith("Axis");
+
 function paint(figure) {
   figure.background_fill_color = colours.paper;
   figure.border_fill_color = colours.paper;
   figure.outline_line_color = colours.line;
-  for (const axis of [...figure.below, ...figure.left]) {
+  for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     for (const name of ["major_label_text_color", "axis_label_text_color"]) axis[name] = colours.ink;
     for (const name of ["axis_line_color", "major_tick_line_color", "minor_tick_line_color"])
       axis[name] = colours.soft;
   }
   for (const grid of figure.center) if (grid.type === "Grid") grid.grid_line_color = colours.line;
-  for (const legend of figure.legend ?? []) {
-    legend.background_fill_color = colours.paper;
-    legend.label_text_color = colours.ink;
-    legend.border_line_color = colours.line;
-  }
 }
 
 // -- a figure -----------------------------------------------------------------------------------
@@ -107,8 +105,8 @@ function chart(id, options) {
     ...options,
   });
   figure.toolbar.logo = null;
-  if (window.matchMedia("(max-width: 40rem)").matches) figure.toolbar.active_drag = null; // scrolls
-  for (const axis of [...figure.below, ...figure.left]) {
+  if (isNarrow) figure.toolbar.active_drag = null; // scrolls
+  for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     axis.axis_label_text_font_style = "normal";
     axis.axis_label_text_font_size = axis.major_label_text_font_size = "13px";
     if (axis.type === "LogAxis") axis.major_label_overrides = decades();
@@ -116,6 +114,19 @@ function chart(id, options) {
   figures.push(figure);
   paint(figure);
   return figure;
+}
+
+/** A legend below the axes, where it covers nothing. entries: words and renderers. */
+function addLegend(figure, entries) {
+  const items = entries.map(
+    ([words, renderers]) => new Bokeh.LegendItem({ label: { value: words }, renderers }),
+  );
+  const legend = new Bokeh.Legend({
+    items, orientation: "horizontal", border_line_color: null, background_fill_color: null,
+    label_text_color: colours.ink, label_text_font_size: "13px", ncols: isNarrow ? 2 : "auto", location: "bottom_left",
+  });
+  figure.add_layout(legend, "below");
+  onTheme.push(() => { legend.label_text_color = colours.ink; });
 }
 
 const drawn = []; // promises of what is being drawn

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from medusa_bench import devices
 from medusa_bench.devices import DeviceProfile
+from medusa_bench.latency import LatencyModel
 from medusa_bench.measurements import ResultPoint
 from medusa_bench.results import EXPORT_COLUMNS, Results
+from medusa_bench.tiles import Products
 
 Json = dict[str, Any]
 
@@ -143,6 +147,42 @@ class _Tasks:
             self.columns.setdefault(name, []).append(value)
         self._indices[key] = len(self._indices)
         return self._indices[key]
+
+
+def slowest(folder: Folder, latency: LatencyModel, count: int = 12) -> Json:
+    """The slowest distinct tasks of a folder, their latency split as the model does.
+
+    What the model does not explain is the rest, and may be negative.
+    """
+    by_task: dict[object, list[ResultPoint]] = {}
+    for each in folder.points:
+        if each.summary:
+            key = (each.point.product, each.point.dtype, each.timing)
+            by_task.setdefault(key, []).append(each)
+    alike = sorted(by_task.values(), key=lambda group: -_latency_s(group[0]))[:count]
+    columns: Json = {"label": [], "latency_s": []} | {name: [] for name in _PARTS}
+    for group in alike:
+        first = group[0].point
+        setting = first.setting
+        names = "/".join(dict.fromkeys(each.point.operator.name for each in group))
+        candidates = f" q{setting.num_candidates}" if setting.num_candidates > 1 else ""
+        columns["label"].append(
+            f"{first.shape.name} {names} {setting.phase} b{setting.batch_size} "
+            f"s{setting.seq_len}{candidates}"
+        )
+        columns["latency_s"].append(_latency_s(group[0]))
+        split = latency.predict(Products.of([first.product]), first.dtype).parts
+        split = split.against(np.array([_latency_s(group[0])]))
+        for name in _PARTS:
+            columns[name].append(float(getattr(split, name)[0]))
+    return {"latency_source": latency.name, "columns": columns}
+
+
+_PARTS = ("launch_s", "bandwidth_s", "compute_s", "tile_s", "unexplained_s")
+
+
+def _latency_s(each: ResultPoint) -> float:
+    return each.summary.latency_s if each.summary else 0.0
 
 
 def of_datasheet(profile: DeviceProfile | None, each: ResultPoint) -> tuple[float | None, str]:
