@@ -118,7 +118,7 @@ def test_draft_grid_is_a_figure_and_needs_draft_models(mb: Run, tmp_path: Path) 
         "--draft-grid", str(file),
     )  # fmt: skip
     assert code == 0
-    assert "acceptance of draft-model llama-160m: chain, each token accepted with 0.65" in out
+    assert "acceptance  draft llama-160m: chain, each token accepted with 0.65" in out
     assert file.stat().st_size > 10_000
     code, _, err = mb("compare", "--method", "medusa", "--draft-grid", str(file))
     assert code == 2

@@ -191,10 +191,11 @@ def too_large(
     if not large:
         return []
     batch_size, seq_len = large[0]
+    has = f"{latency.device} has ({found[0].memory_bytes / 2**30:.0f} GiB)"
     return [
-        f"{len(large)} of {len(settings)} settings need more memory than {latency.device} has "
-        f"({found[0].memory_bytes / 2**30:.0f} GiB), the first of them batch size {batch_size} with "
-        f"{seq_len} cached tokens; what they show is the speed of the arithmetic alone"
+        f"{len(large)} of {len(settings)} settings need more memory than {has}, the first of them "
+        f"batch size {batch_size} with {seq_len} cached tokens; what they show is the speed of the "
+        "arithmetic alone"
     ]
 
 
