@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     PAYS = "pays"
     UNCERTAIN = "uncertain"
     LOSES = "loses"
+    EVEN = "even"  # it is vanilla decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
+        if self.step == self.vanilla and self.acceleration_rate == 1:
+            return Outcome.EVEN
         low, high = self.speedup_interval
         if low > 1:
             return Outcome.PAYS

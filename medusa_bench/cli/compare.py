@@ -111,6 +111,11 @@ def command(
         host_s=host_s,
     )
     counted = Block(block or "paper")
+    if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
+        console.warn(
+            "every draft model is given the same acceptance, so the smallest looks best; give each "
+            "its own with --acceptance DRAFT=MODEL."
+        )
     warnings = [
         warning
         for model_ in dict.fromkeys(c.acceptance for c in contenders)
@@ -259,7 +264,7 @@ def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
     ]
 
 
-_MARKS = {"pays": "", "uncertain": "?", "loses": "-"}
+_MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
