@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "Why measured points are below their roof, ranked by lost time.",
     "cliffs": "Find the steps of latency over rows: how many rows to choose.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+    "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
