@@ -27,6 +27,7 @@ COMMANDS = {
     "cliffs": "Find the steps of latency over rows: how many rows to choose.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
     "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
+    "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }

@@ -9,7 +9,7 @@ import click
 
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import MODELS
-from medusa_bench.errors import StorageError
+from medusa_bench.errors import MedusaBenchError, StorageError
 
 if TYPE_CHECKING:
     from medusa_bench.latency import LatencyModel
@@ -108,15 +108,19 @@ def command(
 
 
 def _latency_model(folder: "Folder") -> "LatencyModel | None":
-    """What tells the latencies between a folder's points; None where nothing is known."""
-    from medusa_bench import latency
-    from medusa_bench.measurements import Timing
+    """The folder's own numbers with its gaps predicted, else its GPU's calibration; None where
+    nothing is known of the device."""
+    from medusa_bench import latency, predictors
+    from medusa_bench.measurements import Provenance, Timing
 
-    if folder.profile is None:
-        return None
     timings = {each.timing for each in folder.points if each.summary}
     timing = Timing.EAGER if timings == {Timing.EAGER} else Timing.KERNEL
-    return latency.calibrated(folder.profile, timing)
+    if folder.results.provenance is not Provenance.PREDICTED:
+        try:
+            return predictors.model_for(folder.results.path, timing)
+        except MedusaBenchError:  # too few points to stand on
+            pass
+    return latency.calibrated(folder.profile, timing) if folder.profile else None
 
 
 def _simulated(
