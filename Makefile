@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint bench clean
+.PHONY: sweep test lint bench figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -18,6 +18,9 @@ lint: .venv/.installed-dev  ## format, style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
+	$(BIN)/python -m tests.gallery
 
 bench: .venv/.installed-dev  ## how fast the harness itself is
 	$(BIN)/python -m tests.bench

@@ -16,7 +16,7 @@ from medusa_bench.compare import Contender, best, by_setting, cliffs
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.latency import calibrated
-from medusa_bench.measurements import Environment, Estimate, Grid, Provenance, Timing
+from medusa_bench.measurements import Estimate, Grid, Provenance, Timing
 from medusa_bench.methods import draft_model, medusa
 from medusa_bench.phases import Phase
 from medusa_bench.report import page, studies
@@ -25,6 +25,7 @@ from medusa_bench.results import Results, export_rows
 from tests import browser, store_samples
 from tests.browser import Browser
 from tests.fakes import FakeBackend
+from tests.report_samples import fake_results
 
 HOSTILE = "</script><script>document.title='owned'</script><b>\"'&amp;é\u202e模型\u2028"
 RIGHT, PAGE_DOWN = "\ue014", "\ue00f"
@@ -44,17 +45,6 @@ def render(*sources: Results) -> str:
 def write(path: Path, *sources: Results) -> Path:
     path.write_text(render(*sources))
     return path
-
-
-def fake_results(
-    path: Path, grid: Grid = store_samples.GRID, *, environment: Environment | None = None
-) -> Results:
-    """Results of the fake device: every task of the grid measured, at 1 TFLOP/s."""
-    backend = FakeBackend()
-    with store.Writer(path, environment or backend.environment, grid, "fake sweep") as writer:
-        writer.add_roofs(backend.roofs(grid.dtypes))
-        writer.extend(backend.measure(task, 0, 0.05) for task in store_samples.tasks(grid))
-    return store.load(path)
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,9 @@ const chosenCell = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
 let map;
 let shades;
 
-/** Two hues from the middle at 1, as far apart in lightness as they are from it. */
+/** Orange where it pays and purple where it does not, as in the figures; neutral at 1. */
 function palette() {
-  const ends = [[0xb3, 0x58, 0x06], [0x54, 0x27, 0x88]];
+  const ends = [[0x54, 0x27, 0x88], [0xb3, 0x58, 0x06]];
   const middle = colours === DARK ? [0x2a, 0x2f, 0x36] : [0xf7, 0xf7, 0xf7];
   const mix = (from, to, share) =>
     `#${from.map((f, i) => Math.round(f + (to[i] - f) * share).toString(16).padStart(2, "0")).join("")}`;
