@@ -76,6 +76,8 @@ def command(
     draft: tuple[str, ...],
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -111,6 +113,11 @@ def command(
         host_s=host_s,
     )
     counted = Block(block or "paper")
+    if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
+        console.warn(
+            "every draft model is given the same acceptance, so the smallest looks best; give each "
+            "its own with --acceptance DRAFT=MODEL."
+        )
     warnings = [
         warning
         for model_ in dict.fromkeys(c.acceptance for c in contenders)
@@ -120,7 +127,7 @@ def command(
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    for latency in simulation.latency_models(gpu):
+    for latency in simulation.latency_models(gpu, timing=timing, by=by):
         rows = simulate(
             contenders,
             target,
@@ -259,7 +266,7 @@ def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
     ]
 
 
-_MARKS = {"pays": "", "uncertain": "?", "loses": "-"}
+_MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
