@@ -19,7 +19,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 
 
 @click.command(epilog="Example: medusa-bench schedule --engine vllm --draft llama-160m")
-@simulation.ONE_GPU_OR_PAPER
+@simulation.ENGINES_GPU
 @simulation.MODEL
 @click.option(
     "--method",
