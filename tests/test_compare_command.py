@@ -241,6 +241,14 @@ def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: P
         assert point["speedup"] >= max(1.0, point["always_on_speedup"])
 
 
+def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
+    _, out, _ = mb(
+        "schedule", "--method", "eagle-3", "--acceptance", "chain:0.7", "--max-batch-size", "4",
+        "--served-model", "org/target", "--served-draft", "org/eagle3",
+    )  # fmt: skip
+    assert json.loads(out)["model"] == "org/eagle3"
+
+
 def test_acceptance_reads_what_vllm_counted(mb: Run, tmp_path: Path) -> None:
     file = tmp_path / "metrics.txt"
     file.write_text(

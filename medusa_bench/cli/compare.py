@@ -23,6 +23,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--method",
     type=MODELS,
+    metavar="NAMES",
     default=("medusa", "draft-model"),
     show_default="medusa,draft-model",
     help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
