@@ -33,7 +33,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 10),

@@ -53,7 +53,7 @@ ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
 # An engine replays CUDA graphs: kernel times, where the paper's harness launches each call.
 ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_GPU_HELP)
 MODEL = click.option(
-    "--model", default="llama-7b", show_default=True, help="The model that decodes."
+    "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
 )
 COST = stack(
     click.option(
