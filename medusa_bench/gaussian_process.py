@@ -32,9 +32,10 @@ class GaussianProcess:
         """Mean and variance (of a new target, noise included) for rows of scaled features."""
         covariance = self.amplitude**2 * _kernel(self.points, self.points)
         factor = np.linalg.cholesky(covariance + self.noise**2 * np.eye(len(self.points)))
-        across = self.amplitude**2 * _kernel(self.points, features)
-        solved = np.linalg.solve(factor, across)
-        mean = solved.T @ np.linalg.solve(factor, self.targets)
+        # Few points and many features: one small inverse and a product, not a solution for each.
+        whiten = np.linalg.inv(factor)
+        solved = whiten @ (self.amplitude**2 * _kernel(self.points, features))
+        mean = solved.T @ (whiten @ self.targets)
         return mean, self.amplitude**2 + self.noise**2 - (solved**2).sum(0)
 
     def left_out_errors(self) -> FloatArray:
