@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
+from typing import Any
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
@@ -82,7 +83,10 @@ class Operator:
         The query heads that share a key/value head become rows of one product (m = n/n_kv x q),
         so grouped keys and values are counted, and read, once.
         """
-        size = dimensions(shape, setting)
+        return Product(*self.sizes(dimensions(shape, setting)))
+
+    def sizes(self, size: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """batch, m, n and k of the product, of the table's symbols as numbers or NumPy arrays."""
         lhs, rhs, out = self.lhs.split(), self.rhs.split(), self.out.split()
         shared = set(lhs) & set(
             out
@@ -90,11 +94,11 @@ class Operator:
         batched = [symbol for symbol in rhs if {symbol, symbol.removesuffix("_kv")} & shared]
         batch = prod(size[symbol] for symbol in batched)
         k = prod(size[symbol] for symbol in rhs if symbol not in out + batched)
-        return Product(
+        return (
             batch,
-            m=prod(size[symbol] for symbol in lhs) // (batch * k),
-            n=prod(size[symbol] for symbol in rhs) // (batch * k),
-            k=k,
+            prod(size[symbol] for symbol in lhs) // (batch * k),
+            prod(size[symbol] for symbol in rhs) // (batch * k),
+            k,
         )
 
 
@@ -130,10 +134,15 @@ def find(name: str) -> Operator:
 
 def dimensions(shape: ModelShape, setting: Setting) -> dict[str, int]:
     """The table's symbols as numbers."""
+    return symbols(shape, setting.batch_size, setting.seq_len, setting.query_len)
+
+
+def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) -> dict[str, Any]:
+    """The table's symbols for many settings at once: the three may be NumPy arrays of integers."""
     return {
-        "b": setting.batch_size,
-        "s": setting.seq_len,
-        "q": setting.query_len,
+        "b": batch_size,
+        "s": seq_len,
+        "q": query_len,
         "h": shape.hidden_size,
         "i": shape.intermediate_size,
         "n": shape.num_heads,

@@ -1,6 +1,7 @@
 """The command line: one file per command here, loaded only when it is called."""
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -63,6 +64,10 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with an ExitCode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name from a file must not end in a traceback where the locale cannot write it.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 
