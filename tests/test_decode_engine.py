@@ -75,12 +75,16 @@ def generate(model: torch.nn.Module, prompt: list[int], **options: object) -> li
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def case(request: pytest.FixtureRequest) -> Case:
-    model = random_model(request.param)
-    dice = random.Random(request.param)
+    return make_case(request.param)
+
+
+def make_case(family: str) -> Case:
+    model = random_model(family)
+    dice = random.Random(family)
     prompts = [
         [dice.randrange(VOCAB_SIZE) for _ in range(length)] for length in (1, 2, 3, 5, 8, 13)
     ]
-    draft = random_model(request.param, seed=1)
+    draft = random_model(family, seed=1)
     texts = [generate(model, prompt) for prompt in prompts]
     return Case(model, DecoderModel(model), DecoderModel(draft), prompts, texts)
 
@@ -319,3 +323,40 @@ def test_times_of_a_step_add_up_on_the_injected_clock(case: Case) -> None:
     (step,) = output.steps
     assert (step.draft_s, step.verify_s, step.step_s) == (1, 1, 3)
     assert (output.prefill_s, output.decode_s) == (1, 5)
+
+
+def test_compiled_steps_keep_their_shapes_and_the_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Texts of any length share one graph for each number of candidates; batches stay ragged."""
+    case, graphs = make_case("mistral"), []
+
+    def count_graphs(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    inductor = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda step, **_: inductor(step, dynamic=False, backend=count_graphs)
+    )
+    decoder = DecoderModel(case.model, compiled=True)
+    for rows in ([0, 3], [1, 4]):
+        for method in (
+            Vanilla(),
+            Lookup(3),
+            Medusa(RandomHeads(0), [(0,), (1,), (0, 0)]),
+            Speculative(decoder, 3),
+            SelfSpeculative(case.model, 1, 3, compiled=True),
+        ):
+            output = Engine(decoder).generate(
+                [case.prompts[row] for row in rows],
+                method,
+                max_new_tokens=NEW_TOKENS,
+                eos_token_ids=[case.texts[rows[0]][7]],
+            )
+            expected = [
+                until(case.texts[row], [case.texts[rows[0]][7]], NEW_TOKENS) for row in rows
+            ]
+            assert list(output.sequences) == expected, method.name
+    # 1 and 4 candidates, the draft's second token after a whole draft, the first layer alone.
+    assert len(graphs) <= 4

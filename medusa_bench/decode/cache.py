@@ -27,7 +27,7 @@ class SlabCache(Cache):
         self.capacity = capacity
         self.static = static
         self.lengths = [0] * batch_size
-        self.slabs: list[Tensor] = []  # each (..., 2, b, n_kv, capacity, d), layers in order
+        self.slabs: list[Tensor] = []  # each (..., b, n_kv, capacity, d): keys, values by layer
         self.start: int | None = 0  # where the pass writes; None where sequences differ
         self.visible = capacity
         self.positions: Tensor | None = None  # (b, q): where each node is written
@@ -35,19 +35,21 @@ class SlabCache(Cache):
     def allocate(self, like: Tensor) -> None:
         """Make room for every layer, shaped as one layer's keys (b, n_kv, q, d)."""
         _, num_kv_heads, _, head_dim = like.shape
-        num_layers = len(self.rows)
-        shape = (2, self.num_slots, num_kv_heads, self.capacity, head_dim)
+        shape = (self.num_slots, num_kv_heads, self.capacity, head_dim)
         if self.static:
-            # One tensor a layer: inputs that share storage defeat CUDA graphs.
-            self.slabs = [like.new_zeros(shape) for _ in range(num_layers)]
+            # A tensor each, at an address that stays: inputs that share storage, or move, defeat
+            # CUDA graphs.
+            self.slabs = [like.new_zeros(shape) for _ in range(2 * len(self.rows))]
+            for slab in self.slabs:
+                torch._dynamo.mark_static_address(slab)
         else:
-            self.slabs = [like.new_zeros((num_layers, *shape))]
+            self.slabs = [like.new_zeros((len(self.rows), 2, *shape))]
         self._share()
 
     def _share(self) -> None:
-        views = self.slabs if self.static else list(self.slabs[0])
-        for layer, view in zip(self.rows, views, strict=True):
-            layer.keys, layer.values = view[0], view[1]
+        flat = self.slabs if self.static else [kv for layer in self.slabs[0] for kv in layer]
+        for layer, keys, values in zip(self.rows, flat[::2], flat[1::2], strict=True):
+            layer.keys, layer.values = keys, values
             layer.is_initialized = True
 
     def plan_prefill(self, query_len: int) -> None:
@@ -78,7 +80,7 @@ class SlabCache(Cache):
                         slab[..., to[0], :] = slab[..., source[0], :]
                     else:
                         rows = torch.arange(self.num_slots, device=routes.device)[:, None]
-                        moved = slab.movedim(-2, -3)  # (..., 2, b, capacity, n_kv, d)
+                        moved = slab.movedim(-2, -3)  # (..., b, capacity, n_kv, d)
                         moved[..., rows, to, :, :] = moved[..., rows, source, :, :]
         self.lengths = [
             length + 1 + count for length, count in zip(self.lengths, accepted, strict=True)

@@ -16,6 +16,8 @@ from medusa_bench.decode.cache import SlabCache
 from medusa_bench.decode.layout import TreeLayout
 from medusa_bench.errors import UnsupportedModelError
 
+_MAX_GRAPHS = 128
+
 Pass = Callable[[Tensor, Tensor, Tensor | None, SlabCache, int], tuple[Tensor, Tensor]]
 
 
@@ -53,6 +55,9 @@ class DecoderModel:
         self._check_tree_pass()
         self._run: Pass = self._pass
         if compiled:
+            # One graph for each number of candidates and batch size.
+            dynamo: Any = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _MAX_GRAPHS)
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self._run = torch.compile(self._pass, dynamic=False, mode=mode)
 
@@ -79,6 +84,10 @@ class DecoderModel:
         self.num_layers = num_layers
 
     def new_cache(self, batch_size: int, capacity: int) -> SlabCache:
+        """Room for batch_size texts of `capacity` tokens; compiled, for the next power of two, so
+        that texts of different lengths share a graph."""
+        if self.compiled:
+            capacity = 1 << (capacity - 1).bit_length()
         return SlabCache(self.num_layers, batch_size, capacity, static=self.compiled)
 
     @torch.inference_mode()
@@ -125,6 +134,8 @@ class DecoderModel:
         mask = None
         if cache.start is None or query_len > 1:
             mask = self._mask(start, layout, cache)
+        if self.compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return self._run(tokens, positions, mask, cache, first_row)
 
     def _mask(self, start: Tensor, layout: TreeLayout, cache: SlabCache) -> Tensor:
