@@ -31,7 +31,7 @@ def judged(rule: Rejection, draft: Tensor, target: Tensor, *, certain: bool = Fa
     draft_len = len(draft)
     probs = torch.softmax(draft / rule.temperature, dim=-1)
     if certain:
-        drafted = probs.argmax(dim=-1).expand(NUM_TRIALS, -1)
+        drafted = target[:draft_len].argmax(dim=-1).expand(NUM_TRIALS, -1)
         draft_probs = None
     else:
         drafted = torch.stack([rule.sample(row.expand(NUM_TRIALS, -1)) for row in probs], dim=1)

@@ -144,7 +144,7 @@ class Typical:
     def judge(self, proposal: Proposal, logits: Tensor) -> Verdict:
         layout = proposal.layout
         log_probs = torch.log_softmax(logits.float() / self.temperature, dim=-1)
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        entropy = torch.special.entr(log_probs.exp()).sum(dim=-1)
         threshold = (self.delta * torch.exp(-entropy)).clamp(max=self.epsilon)
         drafted = proposal.tokens[:, 1:]
         at_parents = log_probs[:, layout.parent_nodes]

@@ -78,7 +78,7 @@ def pack(model: nn.Module, packing: Packing) -> None:
         if type(module) is nn.Linear and module.weight.numel()
     }
     for name, linear in linears.items():
-        _check(name, linear.weight, packing)
+        _check(name, linear.weight.detach(), packing)
     packed = {id(linear): PackedLinear(linear, packing) for linear in linears.values()}
     for name, linear in linears.items():
         parent, _, own = name.rpartition(".")
