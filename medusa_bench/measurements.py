@@ -197,6 +197,10 @@ class Roofs:
             self.peak_flops_per_s[dtype], operational_intensity * self.memory_bandwidth_bytes_per_s
         )
 
+    def ridge_point(self, dtype: Dtype) -> float:
+        """The operational intensity (FLOPs/byte) from which compute is the roof."""
+        return self.peak_flops_per_s[dtype] / self.memory_bandwidth_bytes_per_s
+
 
 # How far the roofs may move between two looks. A CPU shares its memory with whatever else runs.
 DRIFT_TOLERANCE = {"cuda": 0.03, "cpu": 0.15}
@@ -258,6 +262,7 @@ class ResultPoint:
     summary: Summary | None  # None where failed or skipped
     reason: str = ""  # why there is no number
     roof_fraction: float | None = None  # FLOP/s over the roof at this intensity
+    bound: str = ""  # "memory" or "compute": the side of the measured roof's ridge; "" without one
     doubts: tuple[Doubt, ...] = ()
 
     @property

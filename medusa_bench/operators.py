@@ -19,7 +19,7 @@ from typing import Any
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
-from medusa_bench.phases import Setting
+from medusa_bench.phases import Phase, Setting
 from medusa_bench.shapes import ModelShape
 
 
@@ -123,6 +123,16 @@ OUTSIDE_THE_BLOCK = (  # what the paper's block leaves out of a decoding step
 
 BY_NAME: Mapping[str, Operator] = {op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK}
 
+FAMILIES: Mapping[str, tuple[Operator, ...]] = {
+    family.value: tuple(op for op in BY_NAME.values() if op.family is family) for family in Family
+}
+
+
+def select(names: Iterable[str]) -> tuple[Operator, ...]:
+    """The operators of those names and families, each once. Raises UnknownNameError."""
+    chosen = [op for name in names for op in FAMILIES.get(name) or (find(name),)]
+    return tuple(dict.fromkeys(chosen))
+
 
 def find(name: str) -> Operator:
     """The operator of that name. Raises UnknownNameError."""
@@ -154,6 +164,18 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
         "m": shape.num_medusa_heads,
         "mh": shape.num_medusa_heads * shape.hidden_size,
     }
+
+
+def heads_weight_share(shape: ModelShape) -> float:
+    """Weights of the Medusa heads over those of the layers and the LM head together."""
+    one_token = Setting(Phase.DECODE, batch_size=1, seq_len=1)
+
+    def weights(names: str) -> int:
+        products = [find(name).product(shape, one_token) for name in names.split()]
+        return sum(product.batch * product.k * product.n for product in products)
+
+    model = shape.num_layers * weights("q k v o up gate down") + weights("lm_head")
+    return weights("medusa_block medusa_head") / model
 
 
 @dataclass(frozen=True, slots=True)

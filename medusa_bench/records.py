@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from medusa_bench import operators
 from medusa_bench.dtypes import Dtype
@@ -385,7 +385,9 @@ def _text(value: Any) -> str:
 def _word(words: type[Word], value: Any) -> Word:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} is no {words.__name__}")
-    return words(value)
+    # The member by its value: a tenth of the time of words(value), twice in each of 10^6 rows.
+    member = words._value2member_map_.get(value)
+    return words(value) if member is None else cast(Word, member)
 
 
 def _words(words: type[Word], value: Any) -> tuple[Word, ...]:

@@ -77,8 +77,8 @@ def load(path: str | Path) -> Results:
     cells = printed.cells(folder, run)
     if cells:
         return Results(folder, run, [c.estimate(p) for c in cells for p in c.points], cells=cells)
-    rows, damages, _ = _read_rows(folder)
-    return Results(folder, run, list(rows.values()), damages)
+    rows, damages, _, torn_bytes = _read_rows(folder)
+    return Results(folder, run, list(rows.values()), damages, torn_bytes)
 
 
 class Writer:
@@ -175,7 +175,7 @@ class Writer:
 
     def _open(self) -> None:
         run = _read_run(self.path)
-        rows, _, end = _read_rows(self.path)
+        rows, _, end, _ = _read_rows(self.path)
         if run is None and rows:
             raise InvalidFileError(
                 f"{self.path} holds rows, but no {RUN_FILE} that says what they belong to.",
@@ -205,6 +205,12 @@ def merge(sources: Sequence[Results], output: str | Path) -> Results:
     Raises EnvironmentMismatchError, with both values, where they differ.
     """
     first, *others = sources
+    for source in sources:
+        if source.cells:
+            raise InvalidFileError(
+                f"{source.path} holds printed tables, which are not merged.",
+                hint="every command takes several folders, or `results export` them all.",
+            )
     for other in others:
         _refuse_other_environment(other.path, other.run, first.run)
     rows: dict[RowKey, Row] = {}
@@ -218,13 +224,19 @@ def merge(sources: Sequence[Results], output: str | Path) -> Results:
     return load(output)
 
 
-def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
-    pairs = [("provenance", there.provenance, asked.provenance)] + [
-        (each.name, getattr(there.environment, each.name), getattr(asked.environment, each.name))
+def environment_changes(old: Run, new: Run) -> list[tuple[str, object, object]]:
+    """What makes two runs' numbers incomparable in one folder: the name and both values."""
+    pairs: list[tuple[str, object, object]] = [("provenance", old.provenance, new.provenance)]
+    pairs += [
+        (each.name, getattr(old.environment, each.name), getattr(new.environment, each.name))
         for each in fields(Environment)
         if each.compare
     ]
-    if differing := [(name, old, new) for name, old, new in pairs if old != new]:
+    return [(name, was, now) for name, was, now in pairs if was != now]
+
+
+def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
+    if differing := environment_changes(there, asked):
         raise EnvironmentMismatchError(
             f"{path} belongs to another environment: "
             + "; ".join(f"{name} {old!s} there, {new!s} here" for name, old, new in differing)
@@ -235,12 +247,10 @@ def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
 
 
 def _union(there: Run, asked: Run) -> Run:
-    """One run of both, nothing twice, what was there first."""
+    """One run of both, nothing twice, what was there first (each device's roofs stay together)."""
     return replace(
         there,
-        roofs=tuple(
-            sorted(_unique(there.roofs + asked.roofs), key=lambda roofs: roofs.measured_at_s)
-        ),
+        roofs=_unique(there.roofs + asked.roofs),
         commands=_unique(there.commands + asked.commands),
         grids=_unique(there.grids + asked.grids),
         skips=tuple({skip.task: skip for skip in there.skips + asked.skips}.values()),
@@ -268,18 +278,19 @@ def _read_run(folder: Path) -> Run | None:
     return decode_run(raw, where=str(path))
 
 
-def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int]:
-    """One row for each task and round, damaged lines, and where the last whole line ends."""
+def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int, int]:
+    """One row for each task and round, damaged lines, where whole lines end, bytes after that."""
     path = folder / POINTS_FILE
     rows: dict[RowKey, Row] = {}
     damages: list[Damage] = []
-    end = 0
+    end = torn_bytes = 0
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > _MAX_POINTS_BYTES:
                 raise InvalidFileError(f"{path} is over {_MAX_POINTS_BYTES} bytes.")
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
+                    torn_bytes = len(line)
                     break
                 end += len(line)
                 try:
@@ -290,7 +301,7 @@ def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int
         pass
     except OSError as error:
         raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    return rows, tuple(damages), end
+    return rows, tuple(damages), end, torn_bytes
 
 
 def _put(rows: dict[RowKey, Row], row: Row) -> None:

@@ -13,7 +13,10 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
+    "sweep": "Measure this machine's operators; stop and resume at will.",
     "operators": "Print the operator table, with symbols and with numbers.",
+    "results": "Show, export, merge, compare and verify results folders.",
+    "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
@@ -74,7 +77,13 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run one command; its exit code. Errors that the user can mend become two lines."""
     try:
-        result: Any = group.main(args, prog_name="medusa-bench", standalone_mode=False)
+        arguments = sys.argv[1:] if args is None else args
+        result: Any = group.main(
+            arguments,
+            prog_name="medusa-bench",
+            standalone_mode=False,
+            obj=tuple(arguments),  # a sweep records the command line, and prints the one to go on
+        )
         return int(result) if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)

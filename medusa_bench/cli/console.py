@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:
@@ -44,7 +45,7 @@ def table(
     *,
     header: bool = True,
 ) -> Table:
-    """Cells as given, numbers (columns whose cells start with a digit) to the right.
+    """Cells as given; columns of numbers, with or without units, to the right.
 
     Cells are text, never markup; what cannot be printed shows as "?".
     """
@@ -58,11 +59,14 @@ def table(
     )
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows if row[index]]
-        numeric = bool(cells) and all(cell[0].isdigit() or cell[0] in "-<>~" for cell in cells)
+        numeric = bool(cells) and all(map(_NUMBER.fullmatch, cells))
         result.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         result.add_row(*(Text(_printable(cell)) for cell in row))
     return result
+
+
+_NUMBER = re.compile(r"-|[<>~+-]?\d[\d.,]*([x%]|%? .*)?")
 
 
 def _printable(text: str) -> str:

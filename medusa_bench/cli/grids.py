@@ -1,31 +1,42 @@
 """The options that name a grid of points, for every command that takes one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from medusa_bench import operators, shapes
-from medusa_bench.cli.options import COUNTS, NAMES, Words
+from medusa_bench import shapes
+from medusa_bench.cli import options as types
 from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Grid, Timing
-from medusa_bench.operators import Family, Operator
+from medusa_bench.operators import OPERATORS, select
 from medusa_bench.phases import Phase
 from medusa_bench.sweep import Defaults
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("-m", "--model", "models", type=NAMES, help="Presets, config.json or folders."),
-    click.option("--operator", "operators", type=NAMES, help="Names or families: qk,pv,mlp,o ..."),
-    click.option("--phase", "phases", type=Words("phase", Phase), help="prefill,decode,medusa"),
-    click.option("-b", "--batch-size", "batch_sizes", type=COUNTS, help="Sequences in a pass."),
-    click.option("-s", "--seq-len", "seq_lens", type=COUNTS, help="Cached tokens a sequence."),
     click.option(
-        "-q", "--num-candidates", type=COUNTS, help="Tokens a Medusa pass verifies, root included."
+        "-m", "--model", "models", type=types.MODELS, help="Presets, config.json or folders."
     ),
     click.option(
-        "--dtype", "dtypes", type=Words("dtype", Dtype), help="float16,bfloat16,float32,tf32,float8"
+        "--operator", "operators", type=types.OPERATORS, help="Names or families: qk,pv,mlp,o ..."
+    ),
+    click.option("--phase", "phases", type=types.PHASES, help="prefill,decode,medusa"),
+    click.option(
+        "-b", "--batch-size", "batch_sizes", type=types.COUNTS, help="Sequences in a pass."
+    ),
+    click.option(
+        "-s", "--seq-len", "seq_lens", type=types.COUNTS, help="Cached tokens a sequence."
+    ),
+    click.option(
+        "-q",
+        "--num-candidates",
+        type=types.COUNTS,
+        help="Tokens a Medusa pass verifies, root included.",
+    ),
+    click.option(
+        "--dtype", "dtypes", type=types.DTYPES, help="float16,bfloat16,float32,tf32,float8"
     ),
     click.option("--timing", type=click.Choice(["kernel", "eager", "both"]), help="Which time."),
 )
@@ -47,7 +58,7 @@ def grid(options: dict[str, Any], default: Defaults) -> Grid:
     timing = options["timing"]
     return Grid(
         shapes=tuple(shapes.load(name) for name in options["models"] or default.models),
-        operators=_operators(options["operators"]),
+        operators=select(options["operators"] or [op.name for op in OPERATORS]),
         phases=tuple(map(Phase, options["phases"] or Phase)),
         batch_sizes=options["batch_sizes"] or default.batch_sizes,
         seq_lens=options["seq_lens"] or default.seq_lens,
@@ -59,15 +70,3 @@ def grid(options: dict[str, Any], default: Defaults) -> Grid:
 
 def timings(name: str) -> tuple[Timing, ...]:
     return tuple(Timing) if name == "both" else (Timing(name),)
-
-
-def _operators(names: Sequence[str] | None) -> tuple[Operator, ...]:
-    """Operators by name or by family; the paper's block where none is named."""
-    if not names:
-        return operators.OPERATORS
-    families = {
-        family.value: [o for o in operators.BY_NAME.values() if o.family is family]
-        for family in Family
-    }
-    chosen = [each for name in names for each in families.get(name) or [operators.find(name)]]
-    return tuple(dict.fromkeys(chosen))

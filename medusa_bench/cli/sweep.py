@@ -17,6 +17,7 @@ from medusa_bench.cli import console
 from medusa_bench.cli.grids import NAMES_A_GRID, grid, grid_options
 from medusa_bench.cli.options import DURATION, SHARD
 from medusa_bench.cli.progress import progress
+from medusa_bench.cli.results import print_folder
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.errors import ExitCode
 from medusa_bench.measure.client import WorkerBackend, pick_device
@@ -215,10 +216,9 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
-    assert request.device is not None
-    with closing(WorkerBackend(request.device, share_gpu=options["share_gpu"])) as backend:
+    backend, path = _open(request, options)
+    with closing(backend):
         environment = backend.environment
-        path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
         arguments = click.get_current_context().obj
         with store.Writer(
@@ -229,13 +229,27 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
             skips=plan.skips,
         ) as writer:
             code = _Sweep(request, options, plan, backend, writer).run()
-    _report(path, as_json=options["as_json"])
+    print_folder(str(path), as_json=options["as_json"])
     if code in (ExitCode.INTERRUPTED, ExitCode.UNFINISHED):
         same = [a for a in arguments if a != "--retry-failed"]
         if options["output"] is None:
             same += ["-o", str(path)]
         click.echo(f"Go on with: {shlex.join(['medusa-bench', *same])}", err=True)
     return code
+
+
+def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Path]:
+    """The device and the folder. A folder's sweep goes on with the threads it began with."""
+    assert request.device is not None
+    share_gpu = options["share_gpu"]
+    backend = WorkerBackend(request.device, share_gpu=share_gpu)
+    path = options["output"] or _default_folder(backend.environment)
+    if (path / store.RUN_FILE).exists():
+        num_threads = store.load(path).environment.num_threads
+        if num_threads != backend.environment.num_threads:
+            backend.close()
+            backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=share_gpu)
+    return backend, path
 
 
 def _default_folder(environment: Environment) -> Path:
@@ -311,7 +325,3 @@ class _Sweep:
         if any(row.task in tasks for row in failures):
             return ExitCode.POINTS_FAILED
         return ExitCode.OK
-
-
-def _report(path: Path, *, as_json: bool) -> None:
-    raise SystemExit
