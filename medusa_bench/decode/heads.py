@@ -37,14 +37,16 @@ class MedusaHeads(nn.Module):
         vocab_size, hidden_size = lm_head.shape
         self.num_heads, self.num_layers = num_heads, num_layers
         self.hidden_size, self.vocab_size = hidden_size, vocab_size
-        like = {"dtype": lm_head.dtype, "device": lm_head.device}
+        dtype, device = lm_head.dtype, lm_head.device
         # Every head's first block reads the same hidden state: one wide product.
-        self.first = nn.Linear(hidden_size, num_heads * hidden_size, **like)
+        self.first = nn.Linear(hidden_size, num_heads * hidden_size, dtype=dtype, device=device)
         self.later_weights = nn.Parameter(
-            torch.zeros(num_layers - 1, num_heads, hidden_size, hidden_size, **like)
+            torch.zeros(
+                num_layers - 1, num_heads, hidden_size, hidden_size, dtype=dtype, device=device
+            )
         )
         self.later_biases = nn.Parameter(
-            torch.zeros(num_layers - 1, num_heads, 1, hidden_size, **like)
+            torch.zeros(num_layers - 1, num_heads, 1, hidden_size, dtype=dtype, device=device)
         )
         nn.init.zeros_(self.first.weight)
         nn.init.zeros_(self.first.bias)
@@ -64,7 +66,9 @@ class MedusaHeads(nn.Module):
             "embedding", None if embedding is None else embedding.detach(), persistent=False
         )
         if embedding is not None:
-            self.from_root = nn.Linear(hidden_size, num_heads * hidden_size, bias=False, **like)
+            self.from_root = nn.Linear(
+                hidden_size, num_heads * hidden_size, bias=False, dtype=dtype, device=device
+            )
             nn.init.zeros_(self.from_root.weight)
         self.notes: tuple[str, ...] = ()  # in words, what a reader of the file should know
 
