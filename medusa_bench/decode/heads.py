@@ -5,8 +5,6 @@ logits = W2 (SiLU(W1 h) + h), with W1 starting at 0 and W2 at the LM head, so th
 head repeats the LM head. Source: arXiv 2401.10774, section 2.1.1.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -129,11 +127,3 @@ class MedusaHeads(nn.Module):
         log_probs = values - logits.logsumexp(dim=-1, keepdim=True)
         token_ids = columns if self.token_ids is None else self.token_ids[columns]
         return token_ids, log_probs
-
-
-def trained_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> Tensor:
-    """The token ids that occur in texts, ascending: what heads trained on them may propose."""
-    seen = torch.zeros(vocab_size, dtype=torch.bool)
-    for text in texts:
-        seen[torch.as_tensor(text, dtype=torch.long)] = True
-    return seen.nonzero().flatten()
