@@ -46,7 +46,9 @@ class UnknownNameError(MedusaBenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str = "") -> None:
         known = list(known)
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        within = [each for each in known if name and name.lower() in each]
+        close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        near = list(dict.fromkeys(within + close))[:3]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         hint += see or f"known: {', '.join(known)}."
         super().__init__(f"No {kind} named {name[:80]!r}.", hint=hint)

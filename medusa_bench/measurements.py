@@ -11,9 +11,12 @@ from enum import StrEnum
 from statistics import median
 
 from medusa_bench.dtypes import Dtype
-from medusa_bench.operators import Point, Product
+from medusa_bench.operators import Operator, Point, Product, points
+from medusa_bench.phases import Phase, settings
+from medusa_bench.shapes import ModelShape
 
 MAX_SAMPLES = 64
+ABOVE_ROOF = 1.05  # a share of the measured roof that no correct number exceeds
 
 
 class Provenance(StrEnum):
@@ -41,7 +44,7 @@ class Doubt(StrEnum):
     FEW_CALLS = "few-calls"  # so long that only a few calls were made
     THROTTLED = "throttled"  # thermal slow-down or clock under 75 % in every try
     CONTENDED = "contended"  # others used the CPU meanwhile
-    DRIFTED = "drifted"  # the sentinel moved by over 3 % around this point
+    DRIFTED = "drifted"  # the roofs moved between the looks before and after: derived on reading
     INACCURATE = "inaccurate"  # the result missed its float64 check
     ABOVE_ROOF = "above-roof"  # faster than the measured roof allows: derived on reading
 
@@ -124,8 +127,40 @@ class Estimate:
     high_s: float
     source: str  # which model, paper or table says so
 
+    @property
+    def round_index(self) -> int:
+        """An estimate has no rounds: it stands where the first would."""
+        return 0
+
 
 Row = Measurement | Failure | Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A task that was left out on purpose before anything was allocated, and why."""
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What one command asked for. Shapes stand in full, so results outlive a preset or a config."""
+
+    shapes: tuple[ModelShape, ...]
+    operators: tuple[Operator, ...]
+    phases: tuple[Phase, ...]
+    batch_sizes: tuple[int, ...]
+    seq_lens: tuple[int, ...]
+    num_candidates: tuple[int, ...]
+    dtypes: tuple[Dtype, ...]
+    timings: tuple[Timing, ...]
+
+    def points(self) -> list[Point]:
+        """The logical points, each to be timed by every one of `timings`."""
+        grid = settings(self.phases, self.batch_sizes, self.seq_lens, self.num_candidates)
+        return points(self.shapes, self.operators, grid, self.dtypes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,25 @@ class Roofs:
         return min(
             self.peak_flops_per_s[dtype], operational_intensity * self.memory_bandwidth_bytes_per_s
         )
+
+    def ridge_point(self, dtype: Dtype) -> float:
+        """The operational intensity (FLOPs/byte) from which compute is the roof."""
+        return self.peak_flops_per_s[dtype] / self.memory_bandwidth_bytes_per_s
+
+
+# How far the roofs may move between two looks. A CPU shares its memory with whatever else runs.
+DRIFT_TOLERANCE = {"cuda": 0.03, "cpu": 0.15}
+
+
+def drifted(before: Roofs, after: Roofs, device_type: str) -> bool:
+    """Whether any roof moved, relatively, by more than the tolerance for this kind of device."""
+    ratios = [
+        after.peak_flops_per_s[dtype] / peak
+        for dtype, peak in before.peak_flops_per_s.items()
+        if dtype in after.peak_flops_per_s
+    ]
+    ratios.append(after.memory_bandwidth_bytes_per_s / before.memory_bandwidth_bytes_per_s)
+    return max(abs(ratio - 1) for ratio in ratios) > DRIFT_TOLERANCE.get(device_type, 0.03)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +262,7 @@ class ResultPoint:
     summary: Summary | None  # None where failed or skipped
     reason: str = ""  # why there is no number
     roof_fraction: float | None = None  # FLOP/s over the roof at this intensity
+    bound: str = ""  # "memory" or "compute": the side of the measured roof's ridge; "" without one
     doubts: tuple[Doubt, ...] = ()
 
     @property

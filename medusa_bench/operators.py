@@ -119,6 +119,16 @@ OUTSIDE_THE_BLOCK = (  # what the paper's block leaves out of a decoding step
 
 BY_NAME: Mapping[str, Operator] = {op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK}
 
+FAMILIES: Mapping[str, tuple[Operator, ...]] = {
+    family.value: tuple(op for op in BY_NAME.values() if op.family is family) for family in Family
+}
+
+
+def select(names: Iterable[str]) -> tuple[Operator, ...]:
+    """The operators of those names and families, each once. Raises UnknownNameError."""
+    chosen = [op for name in names for op in FAMILIES.get(name) or (find(name),)]
+    return tuple(dict.fromkeys(chosen))
+
 
 def find(name: str) -> Operator:
     """The operator of that name. Raises UnknownNameError."""

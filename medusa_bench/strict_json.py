@@ -16,12 +16,7 @@ def parse_object(raw: bytes, *, where: str) -> JsonObject:
     top, a key given twice, a number that is not finite, half a surrogate pair.
     """
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_object_without_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_float,
-        )
+        value = _DECODER.decode(raw.decode("utf-8"))
         if b"\\ud" in raw.lower():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
@@ -53,3 +48,10 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is not a finite number")
     return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_without_duplicates,
+    parse_constant=_refuse_constant,
+    parse_float=_finite_float,
+)

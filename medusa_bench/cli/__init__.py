@@ -1,6 +1,7 @@
 """The command line: one file per command here, loaded only when it is called."""
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -12,7 +13,9 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
+    "sweep": "Measure this machine's operators; stop and resume at will.",
     "operators": "Print the operator table, with symbols and with numbers.",
+    "results": "Show, export, merge, compare and verify results folders.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
@@ -63,13 +66,23 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with an ExitCode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name from a file must not end in a traceback where the locale cannot write it.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 
 def run(args: list[str] | None = None) -> int:
     """Run one command; its exit code. Errors that the user can mend become two lines."""
     try:
-        result: Any = group.main(args, prog_name="medusa-bench", standalone_mode=False)
+        arguments = sys.argv[1:] if args is None else args
+        result: Any = group.main(
+            arguments,
+            prog_name="medusa-bench",
+            standalone_mode=False,
+            obj=tuple(arguments),  # a sweep records the command line, and prints the one to go on
+        )
         return int(result) if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)

@@ -1,15 +1,26 @@
 """How numbers, tables, progress and warnings look. The only other place that prints is click."""
 
+import json
+import math
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+_WIDTH_OF_A_PIPE = 120  # rich would take 80 and fold cells that a file or pager can hold
 
 
 def stdout() -> Console:
     """Results go here. Width, colour and NO_COLOR are rich's to honour."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    width = None if "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def stderr() -> Console:
@@ -17,20 +28,45 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def print_json(value: Any) -> None:
+    """The whole result as one document, in ASCII, so that any locale can print it."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
 def warn(message: str) -> None:
     stderr().print(f"Warning: {message}", markup=False)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
-    """Cells as given, numbers (columns whose cells start with a digit) to the right."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str | None = None,
+    *,
+    header: bool = True,
+) -> Table:
+    """Cells as given, numbers (columns whose cells start with a digit) to the right.
+
+    Cells are text, never markup; what cannot be printed shows as "?".
+    """
+    result = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        show_header=header,
+    )
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows if row[index]]
         numeric = bool(cells) and all(cell[0].isdigit() or cell[0] in "-<>~" for cell in cells)
-        result.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        result.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(Text(_printable(cell)) for cell in row))
     return result
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -38,23 +74,36 @@ _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def si(value: float, unit: str, digits: int = 3) -> str:
     """A quantity with an SI prefix: si(3.12e14, "FLOP/s") is "312 TFLOP/s"."""
+    rounded = _rounded(value, digits)
     for factor, prefix in _PREFIXES:
-        if abs(value) >= factor:
-            return f"{_digits(value / factor, digits)} {prefix}{unit}"
-    return f"{_digits(value, digits)} {unit}"
+        if abs(rounded) >= factor:
+            return f"{significant(value / factor, digits)} {prefix}{unit}"
+    return f"{significant(value, digits)} {unit}"
 
 
 def duration(seconds: float) -> str:
-    """A time for people: "412 ns", "33.1 us", "1.24 ms", "12.0 s", "4 min 05 s"."""
-    if seconds >= 60:
+    """A time for people: "412 ns", "33.1 us", "1.24 ms", "12.0 s", "4 min 05 s", "2 h 05 min"."""
+    rounded = _rounded(seconds, 3)
+    if rounded >= 60:
         minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes} min {rest:02d} s"
+        if minutes < 60:
+            return f"{minutes} min {rest:02d} s"
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes:02d} min"
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if seconds >= factor:
-            return f"{_digits(seconds / factor, 3)} {unit}"
-    return f"{_digits(seconds / 1e-9, 3)} ns"
+        if rounded >= factor:
+            return f"{significant(seconds / factor, 3)} {unit}"
+    return f"{significant(seconds / 1e-9, 3)} ns" if seconds else "0 s"
 
 
-def _digits(value: float, digits: int) -> str:
-    whole = len(str(int(abs(value))))
-    return f"{value:.{max(0, digits - whole)}f}"
+def significant(value: float, digits: int = 3) -> str:
+    """The value to so many digits, never fewer than its whole part: 1935, 312, 0.0331, 9.80."""
+    rounded = _rounded(value, digits)
+    if not rounded or not math.isfinite(rounded):
+        return f"{rounded:.0f}"
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:.{decimals}f}" if decimals > 0 else f"{value:.0f}"
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits - 1}e}")

@@ -1,13 +1,19 @@
 """Options that several commands share, and how their values are written."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from medusa_bench.dtypes import Dtype
+from medusa_bench.errors import UnknownNameError
+from medusa_bench.operators import BY_NAME, FAMILIES
+from medusa_bench.phases import Phase
+
 _MAX_VALUE = 1 << 24
 _MAX_VALUES = 4096
-_RANGE = re.compile(r"(\d+)\.\.(\d+)(?::\+(\d+))?")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})(?::\+([0-9]{1,9}))?")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -53,4 +59,90 @@ class Counts(click.ParamType[tuple[int, ...]]):
             self.fail(f"{error}; write 1,4,16 or 128..8192 (doubling) or 8..64:+8 (adding).")
 
 
+class Words(click.ParamType[tuple[str, ...]]):
+    """Known words, as a list with commas; in the order given, without repeats.
+
+    An unknown one is an UnknownNameError with the near ones, not a usage error.
+    """
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        self.name = f"{kind}s"
+        self._kind = kind
+        self._known = tuple(map(str, known))
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = dict.fromkeys(word.strip().lower() for word in value.split(",") if word.strip())
+        if not words:
+            self.fail(f"names no {self._kind}; known: {', '.join(self._known)}.")
+        for word in words:
+            if word not in self._known:
+                raise UnknownNameError(self._kind, word, self._known)
+        return tuple(words)
+
+
+class Models(click.ParamType[tuple[str, ...]]):
+    """Names of presets and paths of configs, as a list with commas."""
+
+    name = "models"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        models = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if not models:
+            self.fail("names no model.")
+        return models
+
+
+MODELS = Models()
+OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
+PHASES = Words("phase", Phase)
+DTYPES = Words("dtype", Dtype)
+DTYPE = click.Choice([str(dtype) for dtype in Dtype])
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a number with ms, s, min or h: 50ms, 90, 10min."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|h|)", value)
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is no time above zero; write 50ms, 90s, 10min or 2h.")
+        return float(match[1]) * _UNITS_S[match[2]]
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """i/N, counted from 1."""
+
+    name = "i/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{value!r} is no part of a whole; write 1/4 to 4/4.")
+        return int(match[1]), int(match[2])
+
+
 COUNTS = Counts()
+DURATION = Duration()
+SHARD = Shard()

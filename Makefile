@@ -1,0 +1,38 @@
+# Everything happens in .venv: the first call of a target installs what it needs, later calls nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+
+.PHONY: sweep test lint bench clean
+.DEFAULT_GOAL := sweep
+
+sweep: .venv/.installed  ## measure this machine's operator roofline and show it
+	$(BIN)/medusa-bench sweep
+	$(BIN)/medusa-bench roofline
+
+test: .venv/.installed-dev  ## run the tests that need no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: .venv/.installed-dev  ## format, style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.installed-dev  ## how fast the harness itself is
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medusa-bench needs Python 3.11 to 3.13; name one with make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a minute or two, once) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@

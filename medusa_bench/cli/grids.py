@@ -1,0 +1,72 @@
+"""The options that name a grid of points, for every command that takes one."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from medusa_bench import shapes
+from medusa_bench.cli import options as types
+from medusa_bench.dtypes import Dtype
+from medusa_bench.measurements import Grid, Timing
+from medusa_bench.operators import OPERATORS, select
+from medusa_bench.phases import Phase
+from medusa_bench.sweep import Defaults
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "-m", "--model", "models", type=types.MODELS, help="Presets, config.json or folders."
+    ),
+    click.option(
+        "--operator", "operators", type=types.OPERATORS, help="Names or families: qk,pv,mlp,o ..."
+    ),
+    click.option("--phase", "phases", type=types.PHASES, help="prefill,decode,medusa"),
+    click.option(
+        "-b", "--batch-size", "batch_sizes", type=types.COUNTS, help="Sequences in a pass."
+    ),
+    click.option(
+        "-s", "--seq-len", "seq_lens", type=types.COUNTS, help="Cached tokens a sequence."
+    ),
+    click.option(
+        "-q",
+        "--num-candidates",
+        type=types.COUNTS,
+        help="Tokens a Medusa pass verifies, root included.",
+    ),
+    click.option(
+        "--dtype", "dtypes", type=types.DTYPES, help="float16,bfloat16,float32,tf32,float8"
+    ),
+    click.option("--timing", type=click.Choice(["kernel", "eager", "both"]), help="Which time."),
+)
+NAMES_A_GRID = ("models", "operators", "phases", "batch_sizes", "seq_lens", "num_candidates")
+
+
+def grid_options(function: Function) -> Function:
+    """-m, --operator, --phase, -b, -s, -q, --dtype and --timing."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def grid(options: dict[str, Any], default: Defaults) -> Grid:
+    """The grid that the options name; what is not given is the default's.
+
+    Raises UnknownNameError and what shapes.load raises.
+    """
+    timing = options["timing"]
+    return Grid(
+        shapes=tuple(shapes.load(name) for name in options["models"] or default.models),
+        operators=select(options["operators"] or [op.name for op in OPERATORS]),
+        phases=tuple(map(Phase, options["phases"] or Phase)),
+        batch_sizes=options["batch_sizes"] or default.batch_sizes,
+        seq_lens=options["seq_lens"] or default.seq_lens,
+        num_candidates=options["num_candidates"] or default.num_candidates,
+        dtypes=tuple(map(Dtype, options["dtypes"] or [default.dtype])),
+        timings=default.timings if timing is None else timings(timing),
+    )
+
+
+def timings(name: str) -> tuple[Timing, ...]:
+    return tuple(Timing) if name == "both" else (Timing(name),)

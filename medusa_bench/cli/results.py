@@ -1,0 +1,430 @@
+"""`medusa-bench results`: show, export, merge, diff and verify results folders."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medusa_bench.errors import ExitCode, MedusaBenchError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from medusa_bench.measurements import ResultPoint
+    from medusa_bench.results import Cell, Difference, Results
+
+FORMATS = ("csv", "json", "markdown", "parquet")
+_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": "parquet"}
+_MAX_DIFF_ROWS = 40
+
+
+@click.group()
+def command() -> None:
+    """Show, export, merge, compare and verify results folders.
+
+    A results folder is what `sweep` writes; results/paper holds the paper's published tables and
+    is read like any other.
+    """
+
+
+@command.command(epilog="Example: medusa-bench results show results/paper")
+@click.argument("folder")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def show(folder: str, as_json: bool) -> None:
+    """What was measured, failed and skipped, and what is doubtful, in words."""
+    print_folder(folder, as_json=as_json)
+
+
+def print_folder(folder: str, *, as_json: bool) -> None:
+    """What `results show` says of a folder; a sweep ends with it too."""
+    results = _load(folder)
+    points = results.points()
+    if as_json:
+        click.echo(json.dumps(_document(results, points), indent=1))
+    else:
+        _show(results, points)
+
+
+@command.command(epilog="Example: medusa-bench results export results/paper -o paper.csv")
+@click.argument("folders", nargs=-1, required=True)
+@click.option("-o", "--output", help="The file to write; its ending chooses the format.")
+@click.option("-f", "--format", "form", type=click.Choice(FORMATS), help="csv if nothing says.")
+def export(folders: tuple[str, ...], output: str | None, form: str | None) -> None:
+    """One row a logical point, as CSV, JSON, Markdown or Parquet; several folders in one table."""
+    from pathlib import Path
+
+    from medusa_bench.results import export_rows
+
+    rows = [row for folder in folders for row in export_rows(_load(folder))]
+    form = form or _SUFFIXES.get(Path(output).suffix.lower() if output else "", "csv")
+    if form == "parquet":
+        if output is None:
+            raise click.UsageError("Parquet is not for a terminal: name a file with -o.")
+        _write(output, _parquet(rows))
+    elif output:
+        _write(output, _text(rows, form).encode())
+    else:
+        click.echo(_text(rows, form), nl=False)
+
+
+@command.command(epilog="Example: medusa-bench results merge shard-1 shard-2 -o results/all")
+@click.argument("folders", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, help="The folder to write.")
+def merge(folders: tuple[str, ...], output: str) -> None:
+    """The union of folders of one environment, such as the shards of `sweep --shard`."""
+    from medusa_bench import store
+
+    sources = [_load(folder) for folder in folders]
+    merged = store.merge(sources, output)
+    num_rows = sum(len(source.rows) for source in sources)
+    click.echo(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
+
+
+@command.command(epilog="Example: medusa-bench results diff results/before results/after")
+@click.argument("before")
+@click.argument("after")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="The share of latency up to which two medians count as the same.",
+)
+@click.option("--all", "show_all", is_flag=True, help="List every point, also the same ones.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def diff(before: str, after: str, threshold: float, show_all: bool, as_json: bool) -> ExitCode:
+    """Same, faster, slower or ambiguous, for each point, by the spread between rounds.
+
+    Slower or faster: the rounds of the two do not overlap, and the medians differ by more than
+    the threshold. Ambiguous: the rounds cannot tell; measure with more --rounds. Exit code 7 if
+    any point is slower.
+    """
+    from medusa_bench.results import Verdict, differences
+
+    old, new = _load(before), _load(after)
+    found = differences(old, new, threshold)
+    counts = Counter(each.verdict for each in found)
+    compared = len(found) - counts[Verdict.ONLY_BEFORE] - counts[Verdict.ONLY_AFTER]
+    if not compared:
+        raise MedusaBenchError(
+            f"{before} and {after} have no point in common.",
+            hint="they need the same products, dtype and timing; see `medusa-bench results show`.",
+        )
+    for name, was, now in _environment_changes(old, new):
+        _note(f"{name}: {was} before, {now} after.")
+    if as_json:
+        document = {
+            "before": before,
+            "after": after,
+            "threshold": threshold,
+            "counts": {verdict: counts[verdict] for verdict in Verdict},
+            "points": [_difference_record(each) for each in found],
+        }
+        click.echo(json.dumps(document, indent=1))
+    else:
+        _show_differences(found, show_all)
+        click.echo(
+            f"{compared} distinct points compared: "
+            + ", ".join(f"{counts[verdict]} {verdict.replace('-', ' ')}" for verdict in Verdict)
+            + "."
+        )
+    return ExitCode.SLOWER if counts[Verdict.SLOWER] else ExitCode.OK
+
+
+@command.command(epilog="Example: medusa-bench results verify results/paper")
+@click.argument("folders", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
+    """Check every line against its checksum and its key; exit code 1 if any is damaged."""
+    from medusa_bench import store
+
+    checked = [store.load(folder) for folder in folders]
+    if as_json:
+        document = [
+            {
+                "folder": folder,
+                "num_rows": len(results.rows),
+                "torn_bytes": results.torn_bytes,
+                "damaged": [
+                    {"line_number": damage.line_number, "reason": damage.reason}
+                    for damage in results.damages
+                ],
+            }
+            for folder, results in zip(folders, checked, strict=True)
+        ]
+        click.echo(json.dumps(document, indent=1))
+    else:
+        for folder, results in zip(folders, checked, strict=True):
+            for damage in results.damages:
+                click.echo(
+                    f"{folder}/{store.POINTS_FILE}, line {damage.line_number}: {damage.reason}"
+                )
+            torn = " and half a last line" if results.torn_bytes else ""
+            state = f"{len(results.damages)} damaged lines" if results.damages else "intact"
+            click.echo(f"{folder}: {len(results.rows)} rows{torn}, {state}.")
+    return ExitCode.ERROR if any(results.damages for results in checked) else ExitCode.OK
+
+
+def _load(folder: str) -> Results:
+    """The folder's results, with a warning where lines are damaged."""
+    from medusa_bench import store
+    from medusa_bench.cli.console import warn
+
+    results = store.load(folder)
+    if results.damages:
+        warn(
+            f"{folder}: {len(results.damages)} damaged lines are left out; "
+            f"`medusa-bench results verify {folder}` lists them."
+        )
+    return results
+
+
+def _note(message: str) -> None:
+    from medusa_bench.cli import console
+
+    console.stderr().print(f"Note: {message}", markup=False)
+
+
+# -- show ---------------------------------------------------------------------------------------
+
+
+def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from medusa_bench.cli.doubts import WORDS
+
+    return {
+        "folder": str(results.path),
+        "provenance": results.provenance,
+        "environment": asdict(results.environment),
+        "roofs": [asdict(roofs) for roofs in results.roofs],
+        "commands": results.run.commands,
+        "num_points": len(points),
+        "num_points_with_number": sum(each.summary is not None for each in points),
+        "num_tasks_with_number": len(results.summaries),
+        "num_rows": len(results.rows),
+        "num_damaged_lines": len(results.damages),
+        "failed": dict(Counter(f"{row.kind}: {row.reason}" for row in results.failures.values())),
+        "skipped": dict(Counter(results.skips.values())),
+        "missing": dict(Counter(each.reason for each in points if each.summary is None)),
+        "doubts": [
+            {"doubt": doubt, "num_points": count, "means": means, "remedy": remedy}
+            for doubt, count in _doubt_counts(points)
+            for means, remedy in [WORDS[doubt]]
+        ],
+    }
+
+
+def _doubt_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
+    return Counter(doubt for each in points for doubt in each.doubts).most_common()
+
+
+def _show(results: Results, points: Sequence[ResultPoint]) -> None:
+    from medusa_bench.cli import console
+    from medusa_bench.cli.doubts import WORDS
+
+    out = console.stdout()
+
+    def line(text: str) -> None:
+        out.print(text, markup=False)
+
+    line(f"{results.environment.device}: {results.provenance} results in {results.path}")
+    line(", ".join(f"{name} {value}" for name, value in _environment(results)))
+    for roofs in results.roofs[-1:]:
+        peaks = ", ".join(
+            f"{console.si(peak, 'FLOP/s')} {dtype}"
+            for dtype, peak in roofs.peak_flops_per_s.items()
+        )
+        bandwidth = console.si(roofs.memory_bandwidth_bytes_per_s, "B/s")
+        line(f"Measured roofs ({len(results.roofs)} times, the last): {peaks}; {bandwidth}")
+    have = [each for each in points if each.summary is not None]
+    line("")
+    line(
+        f"{len(have):,} of {len(points):,} logical points have a number, "
+        f"from {len(results.summaries):,} distinct products."
+    )
+    out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
+    for reason, count in Counter(each.reason for each in points if not each.summary).most_common():
+        line(f"{count:,} without a number: {reason}")
+    for doubt, count in _doubt_counts(points):
+        means, remedy = WORDS[doubt]
+        line(f"{count:,} {doubt}: {means}; {remedy}.")
+
+
+def _environment(results: Results) -> list[tuple[str, str]]:
+    from medusa_bench.cli import console
+
+    environment = results.environment
+    known = {
+        "memory": console.si(environment.memory_bytes, "B") if environment.memory_bytes else "",
+        "driver": environment.driver,
+        "torch": environment.torch,
+        "CUDA": environment.cuda,
+        "power limit": f"{environment.power_limit_w:.0f} W" if environment.power_limit_w else "",
+        "threads": str(environment.num_threads or ""),
+        **environment.details,
+    }
+    return [(name, value) for name, value in known.items() if value]
+
+
+_OPERATOR_COLUMNS = (
+    "model", "operator", "phase", "dtype", "timing", "points", "fastest", "slowest",
+    "best FLOP/s", "of roof",
+)  # fmt: skip
+
+
+def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
+    from medusa_bench.cli import console
+
+    groups: dict[tuple[str, ...], list[ResultPoint]] = {}
+    for each in points:
+        point = each.point
+        names = (point.shape.name, point.operator.name, point.setting.phase)
+        groups.setdefault((*names, point.dtype, each.timing), []).append(each)
+    for key, group in groups.items():
+        latencies_s = [each.summary.latency_s for each in group if each.summary]
+        fractions = [each.roof_fraction for each in group if each.roof_fraction is not None]
+        yield [
+            *key,
+            f"{len(group):,}",
+            console.duration(min(latencies_s)),
+            console.duration(max(latencies_s)),
+            console.si(max(each.flops_per_s or 0.0 for each in group), "FLOP/s"),
+            f"{min(fractions):.0%} to {max(fractions):.0%}" if fractions else "",
+        ]
+
+
+# -- export -------------------------------------------------------------------------------------
+
+
+def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
+    from medusa_bench.results import EXPORT_COLUMNS
+
+    if form == "json":
+        return json.dumps(rows, indent=1) + "\n"
+    if form == "markdown":
+        lines = [EXPORT_COLUMNS, ["---"] * len(EXPORT_COLUMNS)]
+        lines += [[_markdown_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(EXPORT_COLUMNS)
+    writer.writerows([_csv_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def _csv_cell(value: Cell) -> Cell:
+    """Text that a spreadsheet would run as a formula gets an apostrophe; numbers are left alone."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
+
+
+def _markdown_cell(value: Cell) -> str:
+    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
+    import io
+
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MedusaBenchError(
+            "Parquet needs pyarrow, which is not installed.",
+            hint="pip install 'medusa-bench[parquet]', or export CSV or JSON.",
+        ) from None
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), buffer)
+    return buffer.getvalue()
+
+
+def _write(output: str, content: bytes) -> None:
+    from pathlib import Path
+
+    try:
+        Path(output).write_bytes(content)
+    except OSError as error:
+        raise StorageError(
+            f"{output} cannot be written: {error.strerror}.", hint="choose another file (-o)."
+        ) from None
+
+
+# -- diff ---------------------------------------------------------------------------------------
+
+
+def _environment_changes(old: Results, new: Results) -> Iterable[tuple[str, Any, Any]]:
+    from medusa_bench.store import environment_changes
+
+    return environment_changes(old.run, new.run)
+
+
+def _difference_record(each: Difference) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    setting = each.point.setting
+    return {
+        "model": each.point.shape.name,
+        "operator": each.point.operator.name,
+        "phase": setting.phase,
+        "batch_size": setting.batch_size,
+        "seq_len": setting.seq_len,
+        "num_candidates": setting.num_candidates,
+        "dtype": each.point.dtype,
+        "timing": each.timing,
+        "num_points": each.num_points,
+        "verdict": each.verdict,
+        "ratio": each.ratio,
+        "before": asdict(each.before) if each.before else None,
+        "after": asdict(each.after) if each.after else None,
+    }
+
+
+_DIFF_COLUMNS = (
+    "model", "operator", "phase", "batch", "seq", "candidates", "dtype", "timing", "before",
+    "after", "change", "verdict",
+)  # fmt: skip
+
+
+def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
+    from medusa_bench.cli import console
+    from medusa_bench.results import Verdict
+
+    dull = (Verdict.SAME, Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER)
+    told = [each for each in found if show_all or each.verdict not in dull]
+    told.sort(key=lambda each: -(each.ratio or 0.0))
+    if told:
+        shown = told if show_all else told[:_MAX_DIFF_ROWS]
+        out = console.stdout()
+        out.print(console.table(_DIFF_COLUMNS, [_difference_cells(each) for each in shown]))
+        if len(shown) < len(told):
+            click.echo(f"... and {len(told) - len(shown)} more (--all).")
+
+
+def _difference_cells(each: Difference) -> list[str]:
+    from medusa_bench.cli import console
+
+    setting = each.point.setting
+    return [
+        each.point.shape.name,
+        each.point.operator.name,
+        setting.phase,
+        str(setting.batch_size),
+        str(setting.seq_len),
+        str(setting.num_candidates),
+        each.point.dtype,
+        each.timing,
+        console.duration(each.before.latency_s) if each.before else "",
+        console.duration(each.after.latency_s) if each.after else "",
+        f"{each.ratio - 1:+.1%}" if each.ratio is not None else "",
+        each.verdict.replace("-", " "),
+    ]
