@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medusa_bench.decode.head_accuracy import Ranks, ranks, targets
+from medusa_bench.decode.head_accuracy import ranks, targets
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training_text import Texts
 from medusa_bench.errors import MedusaBenchError
@@ -51,12 +51,17 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Heads, how they came about, and how right they are on text they were not trained on."""
+    """Heads, how they came about, and the text that was kept from them."""
 
     heads: MedusaHeads
     curves: tuple[Curve, ...]
-    held_out: Ranks
-    coverage: float  # share of the held-out tokens that the heads can propose
+    held_out: Texts
+
+    @property
+    def coverage(self) -> float:
+        """The share of the held-out tokens that the heads can propose at all."""
+        proposable = torch.isin(self.held_out.tokens.long(), _token_ids(self.heads).cpu())
+        return float(proposable.float().mean())
 
 
 def split(texts: Texts, held_out: int) -> tuple[Texts, Texts]:
@@ -93,7 +98,6 @@ def train(
     recipe: Recipe,
     checkpoint: Path,
     *,
-    text: str,
     progress: Callable[[int, float], bool] = lambda _step, _loss: True,
     checkpoint_every: int = 50,
 ) -> Trained | None:
@@ -123,11 +127,7 @@ def train(
         if not progress(step, float(losses.mean())) and step < recipe.steps:
             work.save(checkpoint, identity, curves)
             return None
-    heads.eval().requires_grad_(False)
-    proposable = torch.isin(held_out.tokens.long(), _token_ids(heads).cpu())
-    return Trained(
-        heads, tuple(curves), ranks(heads, held_out, text=text), float(proposable.float().mean())
-    )
+    return Trained(heads.eval().requires_grad_(False), tuple(curves), held_out)
 
 
 _CURVE_TEXTS = 32

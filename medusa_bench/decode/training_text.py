@@ -25,7 +25,7 @@ class Batch:
 
     index: int
     categories: tuple[str, ...]
-    prompt_ids: Tensor  # (rows, prompt_len)
+    prompt_ids: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,64 +49,77 @@ def batches(
     categories: Sequence[str],
     *,
     rows: int,
-    chance: torch.Generator | None = None,
+    chance: torch.Generator,
 ) -> list[Batch]:
-    """Batches of prompts of equal length, each of at most `rows`, in random order.
-
-    Without `chance` every prompt is in a batch, shortest first; with it only full batches are
-    kept, in random order.
-    """
+    """Full batches of `rows` prompts of equal length, in random order. What is left is left out."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, ids in enumerate(prompt_ids):
         by_length[len(ids)].append(index)
     groups = [
         members[start : start + rows]
         for _, members in sorted(by_length.items())
-        for start in range(0, len(members), rows)
+        for start in range(0, len(members) - rows + 1, rows)
     ]
-    if chance is not None:
-        groups = [group for group in groups if len(group) == rows]
-        groups = [groups[i] for i in torch.randperm(len(groups), generator=chance)]
+    order = torch.randperm(len(groups), generator=chance).tolist()
     return [
         Batch(
             index,
-            tuple(categories[i] for i in group),
-            torch.tensor([list(prompt_ids[i]) for i in group], dtype=torch.long),
+            tuple(categories[i] for i in groups[group]),
+            tuple(tuple(prompt_ids[i]) for i in groups[group]),
         )
-        for index, group in enumerate(groups)
+        for index, group in enumerate(order)
     ]
 
 
 @torch.inference_mode()
-def write(model: Any, prompt_ids: Tensor, max_new_tokens: int, eos_ids: Sequence[int]) -> Texts:
-    """Continue each prompt greedily until an EOS (included) or max_new_tokens.
+def write(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    progress: Callable[[int], bool] = lambda _: True,
+) -> Texts | None:
+    """Continue each prompt greedily until an EOS (included) or max_new_tokens, all in one batch.
 
-    prompt_ids: (rows, prompt_len). Rows that end leave the batch. Categories are left empty.
+    Prompts of unequal length are padded on the left. Rows that end leave the batch. `progress` is
+    told the tokens so far after each step, and stops the writing (None) by returning False.
+    Categories are left empty.
     """
     from transformers import DynamicCache
 
     device = next(model.parameters()).device
     backbone, lm_head = model.get_decoder(), model.get_output_embeddings()
     cache = DynamicCache(config=model.config)
-    rows = torch.arange(len(prompt_ids))
+    rows = list(range(len(prompt_ids)))
     tokens: list[list[int]] = [[] for _ in rows]
     hidden: list[list[Tensor]] = [[] for _ in rows]
     ends = torch.tensor(list(eos_ids), device=device, dtype=torch.long)
-    ids = prompt_ids.to(device)
+    ids, mask = _padded(prompt_ids, device)
+    written = 0
     for _ in range(max_new_tokens):
-        states = backbone(input_ids=ids, past_key_values=cache, use_cache=True)
+        padding = {}
+        if mask is not None:
+            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            padding = {"attention_mask": mask, "position_ids": positions}
+        states = backbone(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
         last = states.last_hidden_state[:, -1]
         ids = lm_head(last).argmax(-1, keepdim=True)
         kept = last.to("cpu", torch.bfloat16)
-        for place, row in enumerate(rows.tolist()):
+        for place, row in enumerate(rows):
             tokens[row].append(int(ids[place]))
             hidden[row].append(kept[place])
+        written += len(rows)
+        if not progress(written):
+            return None
         going = (~torch.isin(ids[:, 0], ends)).nonzero().flatten()
         if not len(going):
             break
-        if len(going) < len(ids):
-            ids, rows = ids[going], rows[going.cpu()]
+        if len(going) < len(rows):
+            ids, rows = ids[going], [rows[place] for place in going.tolist()]
+            mask = None if mask is None else mask[going]
             cache.batch_select_indices(going)
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
     lengths = torch.tensor([0, *map(len, tokens)])
     return Texts(
         torch.tensor([token for text in tokens for token in text], dtype=torch.int32),
@@ -114,6 +127,19 @@ def write(model: Any, prompt_ids: Tensor, max_new_tokens: int, eos_ids: Sequence
         lengths.cumsum(0),
         ("",) * len(tokens),
     )
+
+
+def _padded(
+    prompt_ids: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Token ids (rows, longest), padded on the left, and which are real; None where all are."""
+    longest = max(map(len, prompt_ids))
+    padded = [[0] * (longest - len(ids)) + list(ids) for ids in prompt_ids]
+    ids = torch.tensor(padded, device=device)
+    if all(len(prompt) == longest for prompt in prompt_ids):
+        return ids, None
+    real = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompt_ids]
+    return ids, torch.tensor(real, device=device)
 
 
 def write_batches(
@@ -128,21 +154,27 @@ def write_batches(
 ) -> bool:
     """Write batches to the folder, in order, until it holds min_tokens; files there are kept.
 
-    `progress` is told the tokens so far after each batch and stops the writing by returning
-    False. Returns whether min_tokens (or the last batch) was reached.
+    `progress` is told the tokens so far and stops the writing by returning False. Returns whether
+    min_tokens (or the last batch) was reached.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total = 0
+    before = 0
     for batch in todo:
-        if total >= min_tokens:
+        if before >= min_tokens:
             break
         path = folder / f"{batch.index:05d}.safetensors"
         if not path.exists():
-            texts = write(model, batch.prompt_ids, max_new_tokens, eos_ids)
+
+            def so_far(written: int, before: int = before) -> bool:
+                return progress(before + written)
+
+            texts = write(model, batch.prompt_ids, max_new_tokens, eos_ids, so_far)
+            if texts is None:
+                return False
             _save(texts, batch.categories, path)
         with safe_open(path, "pt") as file:
-            total += file.get_slice("tokens").get_shape()[0]
-        if not progress(total):
+            before += file.get_slice("tokens").get_shape()[0]
+        if not progress(before):
             return False
     return True
 
