@@ -41,15 +41,16 @@ Progress = Callable[[Stage, float, float], bool]
 class Text:
     """Which text the backbone is asked to write."""
 
-    tokens: int = 200_000
+    tokens: int = 120_000
     max_new_tokens: int = 160
     rows: int = 64
     seed: int = 0
 
     @property
     def num_prompts(self) -> int:
-        """Enough that batches of prompts of equal length, all full, are not the limit."""
-        return 2 * self.tokens // self.max_new_tokens + 40 * self.rows
+        """Enough for full batches of prompts of equal length; the same for all but long texts, so
+        that asking for more tokens goes on with the same text."""
+        return max(8000, 2 * self.tokens // self.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ distribution. The hidden states are a by-product of writing, kept once; training
 backbone again. One file per batch, whole or absent: a killed run goes on where it stopped.
 """
 
+import inspect
 import json
 import os
 from collections import defaultdict
@@ -90,6 +91,9 @@ def write(
     device = next(model.parameters()).device
     backbone, lm_head = model.get_decoder(), model.get_output_embeddings()
     cache = DynamicCache(config=model.config)
+    # transformers renames this argument: the old name warns from 5.2x on and goes with 5.40.
+    names = inspect.signature(backbone.forward).parameters
+    takes_cache = "cache" if "cache" in names else "past_key_values"
     rows = list(range(len(prompt_ids)))
     tokens: list[list[int]] = [[] for _ in rows]
     hidden: list[list[Tensor]] = [[] for _ in rows]
@@ -101,7 +105,7 @@ def write(
         if mask is not None:
             positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             padding = {"attention_mask": mask, "position_ids": positions}
-        states = backbone(input_ids=ids, past_key_values=cache, use_cache=True, **padding)
+        states = backbone(input_ids=ids, use_cache=True, **{takes_cache: cache}, **padding)
         last = states.last_hidden_state[:, -1]
         ids = lm_head(last).argmax(-1, keepdim=True)
         kept = last.to("cpu", torch.bfloat16)
