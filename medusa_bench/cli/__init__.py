@@ -14,6 +14,7 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
+    "train": "Train Medusa heads for a model on text that it writes itself.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
