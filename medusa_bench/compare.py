@@ -392,5 +392,79 @@ def cliffs(latency_by_candidates: Mapping[int, float]) -> list[int]:
     return [
         count
         for (count, here_s), (following, there_s) in pairwise(curve)
-        if there_s / here_s >= max(1 + CLIFF, following / count)
+        if there_s / here_s >= 1 + CLIFF and there_s / here_s > following / count
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """How far a method pays at its best size, as the batch grows."""
+
+    method: str
+    seq_len: int
+    last_paying_batch: int  # 0: it pays at no batch size
+    tried_up_to: int
+
+    @property
+    def pays_throughout(self) -> bool:
+        return self.last_paying_batch == self.tried_up_to
+
+
+def break_even(
+    contenders: Sequence[Contender],
+    target: ModelShape,
+    latency: LatencyModel,
+    dtype: Dtype,
+    rows: Sequence[Comparison],
+    *,
+    block: Block = Block.PAPER,
+    lock_step: bool = False,
+) -> list[BreakEven]:
+    """For each method and seq_len of the rows: the batch size at which it stops paying.
+
+    The rows' own batch sizes are looked through first; between the last that pays and the next,
+    the whole-numbered batch is found by halving, so one crossing is taken to lie between them.
+    """
+    speedup: dict[tuple[str, int], dict[int, float]] = {}
+    for row in rows:
+        if row.num_candidates > 1:
+            curve = speedup.setdefault((row.method, row.seq_len), {})
+            curve[row.batch_size] = max(row.speedup, curve.get(row.batch_size, 0.0))
+    pays, stops = {}, {}
+    for key, curve in speedup.items():
+        batch_sizes = sorted(curve)
+        failing = next((b for b in batch_sizes if curve[b] <= 1), None)
+        stops[key] = failing if failing is not None else batch_sizes[-1] + 1
+        pays[key] = max((b for b in batch_sizes if b < stops[key]), default=0)
+    while open_keys := [key for key in pays if stops[key] - pays[key] > 1 and pays[key]]:
+        middle = {key: (pays[key] + stops[key]) // 2 for key in open_keys}
+        tried = simulate(
+            [c for c in contenders if c.method.num_candidates > 1],
+            target,
+            latency,
+            dtype,
+            sorted({(middle[key], key[1]) for key in open_keys}),
+            block=block,
+            lock_step=lock_step,
+        )
+        for key in open_keys:
+            fastest = max(
+                row.speedup
+                for row in tried
+                if (row.method, row.seq_len, row.batch_size) == (*key, middle[key])
+            )
+            (pays if fastest > 1 else stops)[key] = middle[key]
+    return [BreakEven(*key, pays[key], max(speedup[key])) for key in speedup]
+
+
+def cliffs_by_batch(rows: Iterable[Comparison]) -> dict[tuple[str, int, int], list[int]]:
+    """The cliffs of every method's curve, by (method, batch_size, seq_len), where there are any."""
+    curves: dict[tuple[str, str, int, int], dict[int, float]] = {}
+    for row in rows:
+        key = (row.method, row.draft, row.batch_size, row.seq_len)
+        curves.setdefault(key, {})[row.num_candidates] = row.step.latency_s
+    found: dict[tuple[str, int, int], list[int]] = {}
+    for (method, _, batch_size, seq_len), curve in curves.items():
+        if counts := cliffs(curve):
+            found[method, batch_size, seq_len] = counts
+    return found

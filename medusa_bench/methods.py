@@ -22,7 +22,9 @@ class Block(StrEnum):
     """How much of the model a pass counts.
 
     `paper`: the eight products of one layer of the target, as the paper's simulation; good for
-    ratios. `full`: all layers, W_O, the LM head and, for Medusa, its heads; good for times.
+    ratios. A draft counts its LM head there too: in a small one it is the largest product.
+    `full`: all layers, W_O and the LM head; good for times. What Medusa's heads cost is counted in
+    both where a method asks for it.
     """
 
     PAPER = "paper"
@@ -107,6 +109,8 @@ def _operators(
             layers = shape.num_layers / target.num_layers
             rows = [(operator, layers) for operator in OPERATORS]
             once = 1 / target.num_layers
+            if shape != target:
+                rows.append((BY_NAME["lm_head"], once))
         case Block.FULL:
             layers = float(shape.num_layers)
             rows = [(operator, layers) for operator in OPERATORS]
@@ -155,8 +159,13 @@ def lookahead(window: int, ngram: int, guesses: int) -> Method:
 
 def mtp(target: ModelShape, draft_len: int) -> Method:
     """Multi-token prediction: a one-layer module run draft_len times, as in DeepSeek-V3."""
-    layer = replace(target, name=f"{target.name} MTP module", num_layers=1)
-    return Method("mtp", draft_len + 1, (Draft(layer, draft_len),), draft_len=draft_len)
+    return eagle_chain(target, draft_len, "mtp")
+
+
+def eagle_chain(target: ModelShape, draft_len: int, name: str) -> Method:
+    """EAGLE with top-k 1, a chain: what engines draft whose draft length can be scheduled."""
+    layer = replace(target, name=f"{target.name} layer", num_layers=1)
+    return Method(name, draft_len + 1, (Draft(layer, draft_len),), draft_len=draft_len)
 
 
 def self_speculative(target: ModelShape, draft_len: int, kept_layers: float) -> Method:

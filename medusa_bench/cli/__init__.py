@@ -18,6 +18,11 @@ COMMANDS = {
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",
+    "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+    "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
+    "schedule": "Write the draft length by batch size as a serving engine reads it.",
+    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
     "profiles": "List, show and check the GPU profiles.",
 }
 
