@@ -13,15 +13,15 @@ class Filler:
     def __init__(self, num_candidates: int) -> None:
         self.name = f"{num_candidates} candidates"
         self.max_nodes = num_candidates
-        self._layout = TreeLayout([(rank,) for rank in range(num_candidates - 1)])
+        self.layout = TreeLayout([(rank,) for rank in range(num_candidates - 1)])
 
     def begin(self, session: Session) -> None:
-        self._layout.to(session.model.device)
+        self.layout.to(session.model.device)
 
     def propose(self, session: Session) -> Proposal:
         roots = session.roots[:, None]
         nothing = torch.full_like(roots, NO_TOKEN).expand(-1, self.max_nodes - 1)
-        return Proposal(torch.cat([roots, nothing], dim=1), self._layout)
+        return Proposal(torch.cat([roots, nothing], dim=1), self.layout)
 
     def keep(self, rows: list[int]) -> None:
         """Nothing is kept between steps."""

@@ -4,8 +4,10 @@ A decoding step multiplies every weight with a handful of rows, and a CPU's plai
 at its worst there. Packing is for vanilla and every other method alike: they share the model.
 """
 
+import time
 from collections.abc import Callable
 from enum import StrEnum
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,7 +15,10 @@ from torch import Tensor, nn
 
 from medusa_bench.errors import MedusaBenchError
 
+Clock = Callable[[], float]
+
 _FLOAT16_MAX = 65504.0
+_TRIED_LAYERS, _TRIED_ROUNDS = 28, 6  # four layers of a Llama
 _ROWS = 16  # the rows that oneDNN is told to lay weights out for
 
 
@@ -87,6 +92,8 @@ def pack(model: nn.Module, packing: Packing) -> None:
 
 def _check(name: str, weight: Tensor, packing: Packing) -> None:
     mkldnn: Any = torch.ops.mkldnn
+    if packing is Packing.NONE:
+        return
     if weight.device.type != "cpu":
         raise MedusaBenchError(
             f"Packed weights are for CPUs, and the model is on {weight.device}.",
@@ -94,8 +101,6 @@ def _check(name: str, weight: Tensor, packing: Packing) -> None:
         )
     dtype = str(weight.dtype).removeprefix("torch.")
     match packing:
-        case Packing.NONE:
-            return
         case Packing.ONEDNN:
             if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
                 raise MedusaBenchError("This build of torch has no oneDNN.")
@@ -118,3 +123,34 @@ def _check(name: str, weight: Tensor, packing: Packing) -> None:
                     f"{name} has weights past {_FLOAT16_MAX:g}, the largest float16.",
                     hint="use --packing onednn.",
                 )
+
+
+def fastest(model: nn.Module, *, num_rows: int = 4, clock: Clock = time.perf_counter) -> Packing:
+    """The packing in which a model's first layers multiply a few rows soonest, here and now.
+
+    Packing.NONE where a model is on a GPU, or in a dtype that no packing takes.
+    """
+    linears = [module for module in model.modules() if type(module) is nn.Linear][:_TRIED_LAYERS]
+    times_s = {}
+    for packing in Packing:
+        try:
+            for linear in linears:
+                _check("a layer", linear.weight.detach(), packing)
+        except MedusaBenchError:
+            continue
+        if linears and linears[0].weight.device.type != "cpu":
+            return Packing.NONE
+        packed = [PackedLinear(linear, packing) for linear in linears]
+        rows = [
+            torch.randn(1, num_rows, one.in_features, dtype=linears[0].weight.dtype)
+            for one in packed
+        ]
+        with torch.inference_mode():
+            rounds_s = []
+            for _ in range(_TRIED_ROUNDS):
+                start_s = clock()
+                for layer, x in zip(packed, rows, strict=True):
+                    layer(x)
+                rounds_s.append(clock() - start_s)
+        times_s[packing] = median(rounds_s[1:])
+    return min(times_s, key=times_s.__getitem__, default=Packing.NONE)
