@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from medusa_bench import cli
 from medusa_bench.decode import head_files, models, training_text
-from medusa_bench.decode.head_accuracy import Ranks, ranks, targets, write_accuracy
+from medusa_bench.decode.head_accuracy import Ranks, likeliest, ranks, targets, write_accuracy
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training import Recipe, Trained, proposable_tokens, split, train
 from medusa_bench.decode.training_prompts import training_prompts
@@ -183,10 +183,27 @@ def test_replay_takes_the_steps_that_generation_would_take() -> None:
     # none, step at 4 accepts 1 and reaches the end: 6 tokens in 3 steps.
     rows = [[0, 1], [0, 0], [0, 0], [5, 0], [0, 3], [0, -2], [-2, -2]]
     measured = known_ranks(rows, [0, 7])
-    assert measured.tokens_per_step([(0,), (0, 1)]) == 6 / 3
-    assert measured.tokens_per_step([]) == 1.0
+    assert measured.steps([(0,), (0, 1)]) == ([0, 3, 4], 6 / 3)
+    assert measured.steps([]) == ([0, 1, 2, 3, 4, 5], 1.0)
     # Right guesses past the text's end count for nothing.
-    assert known_ranks([[0, 0], [0, -2], [-2, -2]], [0, 3]).tokens_per_step([(0,), (0, 0)]) == 2.0
+    ending = known_ranks([[0, 0], [0, -2], [-2, -2]], [0, 3])
+    assert ending.steps([(0,), (0, 0)]) == ([0], 2.0)
+
+
+def test_expected_tokens_at_step_starts_are_what_the_replay_yields() -> None:
+    torch.manual_seed(0)
+    # Runs of easy tokens between hard ones, as in real text.
+    easy = (torch.rand(600) < 0.5).repeat_interleave(10)
+    rows = torch.where(
+        easy[:, None], torch.randint(0, 2, (6000, 3)), torch.randint(0, 9, (6000, 3))
+    )
+    measured = Ranks(rows, torch.tensor([0, 6000]), 10, "made up")
+    everywhere, at_steps = measured.path_probability(), measured.step_path_probability(16)
+    tree = likeliest(everywhere, 16)
+    assert len(tree) == 15
+    _, replayed = measured.steps(tree)
+    assert 1 + sum(at_steps[path] for path in tree) == pytest.approx(replayed, rel=0.002)
+    assert 1 + sum(everywhere[path] for path in tree) > 1.03 * replayed
 
 
 def test_ranks_are_the_places_in_the_heads_own_order() -> None:
@@ -254,7 +271,7 @@ def test_heads_learn_to_count_ahead(tmp_path: Path, more: dict[str, Any]) -> Non
     # Untrained, a head repeats the LM head: the token before, never the right one.
     assert done.curves[0].loss[0] > 5 * done.curves[-1].loss[0]
     assert done.coverage == 1.0
-    chain = measured.tokens_per_step([(0,), (0, 0), (0, 0, 0)])
+    _, chain = measured.steps([(0,), (0, 0), (0, 0, 0)])
     assert chain == pytest.approx(23 / 6)  # 4, 4, 4, 4, 4 and 3 to the end
 
 

@@ -85,7 +85,13 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
 @click.option(
     "--rows", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens a step."
 )
-@click.option("--learning-rate", type=float, default=2e-3, show_default=True, help="At its peak.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2e-3,
+    show_default=True,
+    help="At its peak.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--prompts",
@@ -113,7 +119,8 @@ def command(**options: Any) -> int:
     start_s = time.monotonic()
     path = options["prompts"]
     asked = prompts.read(path or prompts.OWN)
-    model, tokenizer = models.load(options["model"], device=options["device"])
+    with console.stderr().status(f"Loading {options['model']}"):
+        model, tokenizer = models.load(options["model"], device=options["device"])
     folder = options["output"]
     recipe = Recipe(
         num_heads=options["num_heads"],

@@ -9,9 +9,9 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch import Tensor
 from medusa_bench.decode.head_files import write_whole
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training_text import Texts
+
+Path = tuple[int, ...]  # ranks from 0: the guess of head 1, then of head 2, ...
 
 MAX_RANK = 10
 _ROWS = 512  # a product's rows: bounds the memory that logits take
@@ -63,41 +65,59 @@ class Ranks:
         right = int(((ranks >= 0) & (ranks < top_k)).sum())
         return right / max(1, self.samples(head))
 
-    def path_probability(self) -> dict[tuple[int, ...], float]:
-        """How often all guesses along a path are right together, of the checkable tokens."""
-        result = {}
+    def path_probability(self, at: Sequence[int] | None = None) -> dict[Path, float]:
+        """How often all guesses along a path are right together.
+
+        Counted where the text goes on far enough, at the tokens `at` (default: all).
+        """
+        rows = self.ranks if at is None else self.ranks[list(at)]
+        result: dict[Path, float] = {}
         for depth in range(1, self.num_heads + 1):
-            checkable = self.ranks[self.ranks[:, depth - 1] > -2, :depth]
+            checkable = rows[rows[:, depth - 1] > -2, :depth]
             right = checkable[(checkable >= 0).all(dim=1)]
-            for path, count in Counter(map(tuple, right.tolist())).items():
-                result[path] = count / len(checkable)
-        # Deeper paths are checked at fewer tokens: keep none likelier than the path it extends.
-        for path in sorted(result, key=len):
-            result[path] = min(result[path], result.get(path[:-1], 1.0) if path[:-1] else 1.0)
+            for path, count in sorted(Counter(map(tuple, right.tolist())).items()):
+                # A longer path is checked at fewer tokens; it is no likelier than what it extends.
+                result[path] = min(count / len(checkable), result.get(path[:-1], 1.0))
         return result
 
-    def tokens_per_step(self, paths: Sequence[Sequence[int]]) -> float:
-        """What greedy generation with this tree yields, by replaying it over every text.
+    def steps(self, paths: Iterable[Path]) -> tuple[list[int], float]:
+        """Where greedy generation with this tree would begin its steps, and its tokens per step.
 
-        A step at token j is given its root, tokens[j], and accepts guesses as far as a path of
-        the tree goes; the next step's root is the token after them. As generation counts: the
-        first root comes from the prompt, and what a step adds past the text's end is not counted.
+        Replayed over every text: a step at token j is given its root, tokens[j], and accepts
+        guesses as far as a path of the tree goes; the token after them is the next step's root.
+        As generation counts: the first root comes from the prompt, and what a step adds past the
+        text's end is not counted.
         """
-        tree = {tuple(path) for path in paths}
-        steps = tokens = 0
+        tree = set(paths)
+        begins, tokens = [], 0
         rows = self.ranks.tolist()
-        bounds = self.starts.tolist()
-        for start, end in itertools.pairwise(bounds):
+        for start, end in itertools.pairwise(self.starts.tolist()):
             at = start
             while at < end - 1:
                 depth = 0
                 ranks = tuple(rows[at])
                 while depth < len(ranks) and ranks[: depth + 1] in tree:
                     depth += 1
-                steps += 1
+                begins.append(at)
                 tokens += min(depth + 1, end - 1 - at)
                 at += depth + 1
-        return tokens / max(1, steps)
+        return begins, tokens / max(1, len(begins))
+
+    def step_path_probability(self, num_candidates: int = 16) -> dict[Path, float]:
+        """Path probabilities at the tokens where steps begin: what to expect of generation.
+
+        A step that accepts much jumps over what is easy to guess, so steps begin at harder tokens
+        than the average one. Which tokens, depends a little on the tree: here the likeliest paths
+        of num_candidates, root included.
+        """
+        begins, _ = self.steps(likeliest(self.path_probability(), num_candidates))
+        return self.path_probability(begins)
+
+
+def likeliest(path_probability: Mapping[Path, float], num_candidates: int) -> list[Path]:
+    """The tree of num_candidates, root included, with the most expected tokens."""
+    ordered = sorted(path_probability.items(), key=lambda item: (-item[1], len(item[0]), item[0]))
+    return [path for path, _ in ordered[: num_candidates - 1]]
 
 
 @torch.inference_mode()
@@ -117,10 +137,11 @@ def ranks(heads: MedusaHeads, texts: Texts, *, text: str, max_rank: int = MAX_RA
     return Ranks(found, texts.starts, max_rank, text)
 
 
-def write_accuracy(measured: Ranks, folder: Path, stem: str, *, model: str) -> None:
-    """`{stem}.csv` (head, top_k, cumulative_accuracy) and `{stem}-paths.json` (joint), for `tree`.
+def write_accuracy(measured: Ranks, folder: FilePath, stem: str, *, model: str) -> None:
+    """`{stem}.csv` and `{stem}-paths.json`, which `tree` reads.
 
-    Heads are numbered from 1 there, as published files number them.
+    The first: head (from 1), top_k, cumulative_accuracy, at all tokens. The second: how often
+    paths are right together, at the tokens where steps begin.
     """
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
@@ -132,11 +153,15 @@ def write_accuracy(measured: Ranks, folder: Path, stem: str, *, model: str) -> N
                 [model, head + 1, top_k, f"{accuracy:.6f}", measured.samples(head), measured.text]
             )
     write_whole(folder / f"{stem}.csv", lines.getvalue())
-    probable = sorted(measured.path_probability().items(), key=lambda item: (-item[1], item[0]))
+    probability = measured.step_path_probability()
     content = {
         "model": model,
         "text": measured.text,
         "samples": measured.samples(0),
-        "path_probability": {",".join(map(str, path)): round(p, 8) for path, p in probable},
+        "measured_at": "the tokens where steps begin",
+        "path_probability": {
+            ",".join(map(str, path)): round(probability[path], 8)
+            for path in likeliest(probability, len(probability) + 1)
+        },
     }
     write_whole(folder / f"{stem}-paths.json", json.dumps(content, indent=1) + "\n")

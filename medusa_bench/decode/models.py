@@ -66,11 +66,18 @@ def load(
             )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         sentence = str(error).strip().splitlines()[0][:200]
-        hint = "a GGUF file needs: pip install gguf accelerate" if more else None
+        hint = "give a folder, a GGUF file, or the name of a model that is downloaded already."
+        if more:
+            hint = "a GGUF file needs: pip install gguf accelerate"
         raise InvalidFileError(f"{name} cannot be loaded: {sentence}", hint=hint) from None
     if more:
         _as_if_never_quantised(model)
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or no room on it
+        sentence = str(error).strip().splitlines()[0][:200]
+        raise MedusaBenchError(f"{name} cannot be put on {device}: {sentence}") from None
+    return model.eval().requires_grad_(False), tokenizer
 
 
 def _as_if_never_quantised(model: Any) -> None:
@@ -81,17 +88,20 @@ def _as_if_never_quantised(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from transformers: progress is the command line's to show."""
+    """No progress bars, advice or retries on stderr: progress is the command line's to show."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
-    logging: Any = transformers_logging  # its functions carry no types
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    loggers: tuple[Any, ...] = (transformers_logging, hub_logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # in transformers
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # there
