@@ -11,14 +11,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medusa_bench.acceptance import AcceptanceModel, lock_step_rate
 from medusa_bench.dtypes import Dtype
-from medusa_bench.latency import FloatArray, LatencyModel, Products
+from medusa_bench.latency import LatencyModel
 from medusa_bench.measurements import Provenance
 from medusa_bench.methods import Block, Method, Pass, vanilla
 from medusa_bench.operators import symbols
 from medusa_bench.shapes import ModelShape
+from medusa_bench.tiles import FloatArray, Products
 
 
 class Outcome(StrEnum):
@@ -252,8 +254,7 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
             columns.append(np.stack(np.broadcast_arrays(*operator.sizes(size), index)[:4]))
             weights.append(times * count)
             cells.append(index)
-    products, where = np.unique(np.concatenate(columns, axis=1), axis=1, return_inverse=True)
-    where = where.reshape(-1)
+    products, where = _distinct(np.concatenate(columns, axis=1))
     weight, cell = np.concatenate(weights), np.concatenate(cells)
     predictions = latency.predict(Products(*products.astype(np.float64)), dtype)
 
@@ -282,6 +283,17 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
         [str(bounds[code]) for code in shares.argmax(axis=0)],
         [names[tuple(column)] for column in seen.T.tolist()],
     )
+
+
+def _distinct(columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct columns, and which of them each column is. np.unique(axis=1), but quick."""
+    order = np.lexsort(columns)
+    ranked = columns[:, order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (ranked[:, 1:] != ranked[:, :-1]).any(axis=0)
+    where = np.empty(len(order), dtype=np.int64)
+    where[order] = np.cumsum(first) - 1
+    return ranked[:, first], where
 
 
 def simulate(
@@ -386,13 +398,20 @@ CLIFF = 0.12
 
 
 def cliffs(latency_by_candidates: Mapping[int, float]) -> list[int]:
-    """Candidate counts after which the next costs a leap: 12 % or more, and more than in
-    proportion to the candidates. The count to use is at or below one of these."""
+    """Candidate counts after which the next costs a leap: 12 % or more, at twice the slope of the
+    steps before and after it (so that growth in proportion is none). The count to use is at or
+    below one of these."""
     curve = sorted(latency_by_candidates.items())
-    return [
-        count
+    slopes = [
+        (there_s - here_s) / (following - count)
         for (count, here_s), (following, there_s) in pairwise(curve)
-        if there_s / here_s >= 1 + CLIFF and there_s / here_s > following / count
+    ]
+    return [
+        curve[i][0]
+        for i, slope in enumerate(slopes)
+        if curve[i + 1][1] >= (1 + CLIFF) * curve[i][1]
+        and all(slope >= 2 * beside for beside in slopes[max(0, i - 1) : i] + slopes[i + 1 : i + 2])
+        and len(slopes) > 1
     ]
 
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medusa_bench.calibration import Parts
 from medusa_bench.dtypes import Dtype
-from medusa_bench.latency import Predictions, Products
+from medusa_bench.latency import Predictions
 from medusa_bench.measurements import Provenance
+from medusa_bench.tiles import Products
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class SmoothLatency:
         )
         compute_s = 2 * b * m * n * k / self.peak_flops_per_s
         latency_s = self.launch_s + np.hypot(memory_s, compute_s)
-        parts = np.stack([np.full_like(memory_s, self.launch_s), memory_s, compute_s])
+        launch_s, zero = np.full_like(memory_s, self.launch_s), np.zeros_like(memory_s)
+        largest = np.stack([launch_s, memory_s, compute_s]).argmax(axis=0)
         return Predictions(
             latency_s,
             latency_s / (1 + self.spread),
             latency_s * (1 + self.spread),
-            np.array(["launch", "memory", "compute"])[parts.argmax(axis=0)],
+            np.array(["launch", "memory", "compute"])[largest],
             np.full(len(m), self.name),
+            Parts(launch_s, memory_s, np.hypot(memory_s, compute_s) - memory_s, zero, zero),
         )
 
 
@@ -56,6 +60,7 @@ class LinearInRows:
             latency_s,
             np.full(len(products.m), "memory"),
             np.full(len(products.m), self.name),
+            Parts(*[np.zeros_like(latency_s)] * 4, unexplained_s=latency_s),
         )
 
 

@@ -15,6 +15,7 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
     "train": "Train Medusa heads for a model on text that it writes itself.",
+    "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
     "doctor": "Say what this machine can measure, and what would spoil a number.",

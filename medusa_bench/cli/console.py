@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,15 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_WIDTH_OF_A_PIPE = 120  # rich would take 80 and fold cells that a file or pager can hold
-
 
 def stdout() -> Console:
-    """Results go here. Width, colour and NO_COLOR are rich's to honour."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    width = None if "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
-    return Console(highlight=False, soft_wrap=True, width=width)
+    """Results go here. Colour, NO_COLOR and a terminal's width are rich's; a pipe folds nothing."""
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
 
 
 def stderr() -> Console:
