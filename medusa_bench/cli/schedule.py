@@ -40,6 +40,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     help="Off where the speedup is at most 1 + this.",
 )
 @simulation.COST
+@simulation.HEADS
 @click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
 @click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path))

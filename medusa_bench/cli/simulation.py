@@ -49,6 +49,7 @@ ONE_GPU_OR_PAPER = click.option("--gpu", default="paper", show_default=True, hel
 MODEL = click.option(
     "--model", default="llama-7b", show_default=True, help="The model that decodes."
 )
+HEADS = click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost.")
 COST = stack(
     click.option("--dtype", type=DTYPE, default="float16", show_default=True),
     click.option(
@@ -57,7 +58,6 @@ COST = stack(
         default=None,
         help="Count the paper's eight products of a layer, or the whole model.",
     ),
-    click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost."),
     click.option(
         "--host-time",
         "host_s",

@@ -284,3 +284,10 @@ class ModelTimes:
         return StepLatency(
             products.latency_s + rest_s, products.low_s + rest_s, products.high_s + rest_s
         )
+
+    def at(self, num_candidates: int) -> StepLatency | None:
+        """`simulated`, or None for a number of candidates that was not timed."""
+        try:
+            return self.simulated(num_candidates)
+        except KeyError:
+            return None

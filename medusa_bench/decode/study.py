@@ -4,6 +4,7 @@ Foreseen (simulated) and generated rows are the same record; between them stands
 the products, the rest of the model, drafting, and the engine's own time.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from medusa_bench import shapes
 from medusa_bench.compare import Comparison, Generation, StepLatency, compare_generation
 from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.acceptance import AcceptanceRule
@@ -18,6 +20,7 @@ from medusa_bench.decode.comparison import Difference, Entrant, Played, Question
 from medusa_bench.decode.engine import Clock, DecodingMethod, Engine
 from medusa_bench.decode.filler import Filler
 from medusa_bench.decode.medusa import Heads
+from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.operator_times import ModelTimes, sync
 from medusa_bench.decode.speculative import Speculative
 from medusa_bench.dtypes import Dtype
@@ -42,6 +45,16 @@ class Foreseen:
     @property
     def speedup(self) -> float | None:
         return None if self.acceleration_rate is None else self.acceleration_rate / self.overhead
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "num_candidates": self.num_candidates,
+            "step_latency_s": self.step.latency_s,
+            "overhead": self.overhead,
+            "acceleration_rate": self.acceleration_rate,
+            "speedup": self.speedup,
+        }
 
 
 def foresee(
@@ -76,19 +89,34 @@ def best(foreseen: Sequence[Foreseen]) -> Foreseen | None:
 
 @torch.inference_mode()
 def time_heads(
-    heads: Heads, hidden_size: int, batch_size: int, max_rank: int, like: torch.Tensor, clock: Clock
+    heads: Heads, model: DecoderModel, batch_size: int, *, clock: Clock = time.perf_counter
 ) -> float:
-    """Seconds that proposing takes: the heads on one hidden state of each sequence."""
-    hidden = torch.randn(batch_size, hidden_size, dtype=like.dtype, device=like.device)
-    roots = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+    """Seconds that proposing takes: the heads' best 8 tokens after one hidden state each."""
+    hidden_size = model.config.hidden_size
+    hidden = torch.randn(batch_size, hidden_size, dtype=model.dtype, device=model.device)
+    roots = torch.zeros(batch_size, dtype=torch.long, device=model.device)
+    max_rank = min(8, heads.num_proposable)
     samples_s = []
     for _ in range(8):
-        sync(like.device)
+        sync(model.device)
         start_s = clock()
         heads.top(hidden, max_rank, roots if heads.reads_root else None)
-        sync(like.device)
+        sync(model.device)
         samples_s.append(clock() - start_s)
     return median(samples_s[1:])
+
+
+def time_draft_pass(draft: DecoderModel, times: ModelTimes) -> float:
+    """Seconds of one draft pass, simulated as the target's: its products and its rest, alone."""
+    config = draft.config.to_dict()
+    shape = replace(
+        shapes.from_config(config, name="draft", where="the draft's config"),
+        num_layers=draft.num_layers,
+    )
+    own = ModelTimes(draft, shape, times.batch_size, times.seq_len)
+    for _ in range(3):
+        own.time_round([1])
+    return own.simulated(1).latency_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +219,17 @@ class OverheadRow:
     def error(self) -> float:
         """Simulated over generated overhead, minus 1."""
         return self.simulated_overhead / self.overhead - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "num_candidates": self.num_candidates,
+            "step_s": self.step_s,
+            "overhead": self.overhead,
+            "simulated_step_s": self.simulated_step_s,
+            "simulated_overhead": self.simulated_overhead,
+            "error": self.error,
+        }
 
 
 @dataclass
