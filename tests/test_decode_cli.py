@@ -121,6 +121,7 @@ def test_all_methods_give_the_same_text_and_every_number(
 def test_the_tables_name_their_sources(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = files / "figure7.png"
     draft = ("--draft", str(files / "draft"), "--draft-len", "1,2", "--draft-grid", str(grid))
+    draft += ("--rounds", "1")
     assert cli.run(arguments(files, *draft, "--no-lookup", "--packing", "none")) == 0
     printed = capsys.readouterr().out
     for words in (

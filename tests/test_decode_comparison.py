@@ -17,6 +17,7 @@ from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.operator_times import (
     ModelTimes,
     OperatorTimes,
+    SweptProducts,
     step_products,
     time_in_step,
     time_rest,
@@ -28,6 +29,7 @@ from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Provenance
 from medusa_bench.shapes import ModelShape
 from medusa_bench.trees import HeadAccuracy
+from tests.latency_fakes import LinearInRows
 
 SHAPE = ModelShape("tiny", 32, 48, 2, 4, 2, 8, vocab_size=29)
 
@@ -294,3 +296,14 @@ def test_overheads_of_empty_proposals_accept_nothing(model: DecoderModel) -> Non
     assert one.overhead == 1 and one.error == 0
     assert four.overhead == pytest.approx(1)  # on the ticking clock
     assert four.error == pytest.approx(four.simulated_overhead / four.overhead - 1)
+
+
+def test_a_named_sweep_takes_the_place_of_what_is_timed(model: DecoderModel) -> None:
+    swept = SweptProducts(LinearInRows(), Dtype.FLOAT32)
+    times = ModelTimes(model, SHAPE, 1, 20, swept=swept)
+    clock: Any = itertools.count().__next__
+    times.time_round([1, 4], clock=clock)
+    # 1 us a row: 7 linear layers and 2 of attention (by groups of 2 heads, over 2 of them) in each
+    # of 2 layers, and the LM head.
+    assert times.products_s(4).latency_s == pytest.approx(4 * times.products_s(1).latency_s)
+    assert times.simulated(1).latency_s == times.products_s(1).latency_s + 1

@@ -84,8 +84,8 @@ OPTIONS = simulation.stack(
     click.option(
         "--attention",
         type=click.Choice(["grouped_sdpa", "sdpa", "eager"]),
-        default="grouped_sdpa",
-        show_default=True,
+        default=None,
+        help="grouped_sdpa copies no keys for grouped heads.  [default: that on a CPU, else sdpa]",
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the step of every method."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
@@ -99,15 +99,21 @@ def run(options: Mapping[str, Any], given: Callable[[str], bool]) -> None:
     """
     import torch
 
+    from medusa_bench.measure.host import Usage
+
     if options["threads"]:
         torch.set_num_threads(options["threads"])
+    if options["attention"] is None:
+        attention = "grouped_sdpa" if options["device"] == "cpu" else "sdpa"
+        options = {**options, "attention": attention}
     if options["weights"] == "random":
         _run_random(options, given)
         return
     study, setup = _load(options, given)
     out = console.stdout()
     with progress("Timing this machine's operators", 1.0) as advance:
-        times = _times(study, setup, options, advance)
+        swept = options["gpu"][0] if given("gpu") else None
+        times = _times(study, setup, options, swept, advance)
     foreseen, entrants, drafting_s, rates = _prepare(study, setup, times, options, given)
     words = _expectation(foreseen)
     if not options["as_json"]:
@@ -116,10 +122,13 @@ def run(options: Mapping[str, Any], given: Callable[[str], bool]) -> None:
         out.print("\n".join(words), markup=False)
     total = options["rounds"] * study.num_batches() * len(entrants)
     played = []
+    before = Usage.now()
     with progress("Generating", total) as advance:
         for one in study.play(entrants, options["rounds"]):
             played.append(one)
             advance(1)
+    if before.was_contended(Usage.now()):
+        console.warn("others used the CPU meanwhile: times are too long, and speedups uncertain.")
     rows = study.rows(
         entrants,
         played,
@@ -335,11 +344,19 @@ def _how(model: "DecoderModel", packing: Any) -> str:
 
 
 def _times(
-    study: "Study", setup: _Setup, options: Mapping[str, Any], advance: Callable[[float], None]
+    study: "Study",
+    setup: _Setup,
+    options: Mapping[str, Any],
+    gpu: str | None,
+    advance: Callable[[float], None],
 ) -> "ModelTimes":
-    from medusa_bench.decode.operator_times import ModelTimes
+    """What is foreseen with: products timed here and now, or those of a sweep that was named."""
+    from medusa_bench.decode.operator_times import ModelTimes, SweptProducts
 
-    times = ModelTimes(setup.model, study.shape, study.batch_size, study.typical_seq_len())
+    swept = SweptProducts(simulation.latency_models((gpu,))[0], study.dtype) if gpu else None
+    times = ModelTimes(
+        setup.model, study.shape, study.batch_size, study.typical_seq_len(), swept=swept
+    )
     lens = options["draft_len"] or _DRAFT_LEN
     counts = {*_FORESEEN_COUNTS, *(options["num_candidates"] or ()), *(n + 1 for n in lens)}
     counts |= set(range(1, 1 + max(lens) + 1)) if options["lookup"] else set()
@@ -469,6 +486,7 @@ def _run_random(options: Mapping[str, Any], given: Callable[[str], bool]) -> Non
     from medusa_bench.decode.study import Study
     from medusa_bench.dtypes import Dtype
 
+    attention.register()
     law = acceptance.parse(options["acceptance"][0] if options["acceptance"] else "paper")
     shape = shapes.load(options["generate"])
     dtype = _dtype(options, given)
@@ -477,9 +495,7 @@ def _run_random(options: Mapping[str, Any], given: Callable[[str], bool]) -> Non
         shape,
         dtype=getattr(torch, dtype),
         device=options["device"],
-        attention=attention.register()
-        if options["attention"] == "grouped_sdpa"
-        else options["attention"],
+        attention=options["attention"],
         seed=options["seed"],
         context_limit=seq_len + 2 * _OVERHEAD_STEPS,
     )
@@ -581,7 +597,8 @@ def _tables(rows: "Sequence[Row]", overheads: "Sequence[OverheadRow]") -> list[A
     parts = [_method_table(rows)]
     if any(row.gap for row in rows):
         parts.append(_gap_table(rows))
-    parts.append(_acceptance_table(rows))
+    if any(row.survival for row in rows):
+        parts.append(_acceptance_table(rows))
     cells = [_overhead_cells(row) for row in overheads]
     title = "Overhead of verifying so many candidates"
     columns = ["candidates", "step", "overhead", "simulated", "error"]
@@ -750,7 +767,11 @@ def _verdict(rows: "Sequence[Row]") -> list[str]:
     low, high = min(row.speedups), max(row.speedups)
     name = row.generated.method
     spread = f"{row.generated.speedup:.2f}x (rounds {low:.2f} to {high:.2f})"
-    if low > 1:
+    if len(row.speedups) < 2:
+        words.append(
+            f"Generated: {name} is the best at {row.generated.speedup:.2f}x, of one round."
+        )
+    elif low > 1:
         words.append(f"Generated: {name} pays, {spread}.")
     elif high > 1:
         words.append(f"Generated: undecided; {name} is the best at {spread}.")

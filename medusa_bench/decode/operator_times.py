@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medusa_bench.compare import StepLatency
+from medusa_bench.compare import StepLatency, step_costs
 from medusa_bench.decode.filler import Filler
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.packing import PackedLinear
+from medusa_bench.dtypes import Dtype
+from medusa_bench.latency import LatencyModel
 from medusa_bench.methods import Block, Pass, medusa, vanilla
 from medusa_bench.operators import Product
 from medusa_bench.shapes import ModelShape
@@ -49,6 +51,19 @@ class OperatorTimes:
                 low_s += count * min(rounds)
                 high_s += count * max(rounds)
         return StepLatency(latency_s, low_s, high_s)
+
+
+class SweptProducts:
+    """The products of a step by a latency model, such as this machine's operator sweep."""
+
+    def __init__(self, latency: LatencyModel, dtype: Dtype) -> None:
+        self.name = latency.name
+        self._latency, self._dtype = latency, dtype
+
+    def step(self, passes: Sequence[Pass]) -> StepLatency:
+        """All products of a step's passes together."""
+        costs = step_costs([passes], self._latency, self._dtype)
+        return StepLatency(float(costs.latency_s[0]), float(costs.low_s[0]), float(costs.high_s[0]))
 
 
 def verification(
@@ -237,26 +252,35 @@ def _products_through(
 class ModelTimes:
     """One model's products and the rest of it, timed alone over so many candidates.
 
-    batch_size and seq_len are those of the steps to be simulated.
+    batch_size and seq_len are those of the steps to be simulated. `swept` takes the products from
+    a latency model instead. What is not a product is timed in eager mode on a CPU alone: elsewhere
+    it overlaps with the products, and simulation counts these only.
     """
 
     def __init__(
-        self, model: DecoderModel, shape: ModelShape, batch_size: int, seq_len: int
+        self,
+        model: DecoderModel,
+        shape: ModelShape,
+        batch_size: int,
+        seq_len: int,
+        *,
+        swept: SweptProducts | None = None,
     ) -> None:
         self.model, self.shape = model, shape
         self.batch_size, self.seq_len = batch_size, seq_len
-        self.products = OperatorTimes(f"operator sweep of {shape.name} as it runs here")
+        self._timed = OperatorTimes(f"operators of {shape.name}, timed alone as they run here")
+        self.products: SweptProducts | OperatorTimes = swept or self._timed
         self._rests_s: dict[int, list[float]] = {}
         self._in_step: dict[int, list[InStep]] = {}
 
     def time_round(self, counts: Iterable[int], *, clock: Clock = time.perf_counter) -> None:
-        """One more round at each number of candidates. A compiled step has no parts to time:
-        its products alone are."""
+        """One more round at each number of candidates."""
         where = (self.batch_size, self.seq_len)
         counts = list(counts)
-        passes = [pass_ for count in counts for pass_ in verification(self.shape, count, *where)]
-        time_products(self.products, self.model, step_products(passes), clock=clock)
-        if self.model.compiled:
+        if self.products is self._timed:
+            passes = [one for count in counts for one in verification(self.shape, count, *where)]
+            time_products(self._timed, self.model, step_products(passes), clock=clock)
+        if self.model.compiled or self.model.device.type != "cpu":
             return
         for count in counts:
             rest_s = time_rest(self.model, count, *where, clock=clock)
