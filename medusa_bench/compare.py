@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     PAYS = "pays"
     UNCERTAIN = "uncertain"
     LOSES = "loses"
+    EVEN = "even"  # it is vanilla decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
+        if self.step == self.vanilla and self.acceleration_rate == 1:
+            return Outcome.EVEN
         low, high = self.speedup_interval
         if low > 1:
             return Outcome.PAYS
@@ -248,15 +251,16 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
             )
     columns, weights, cells = [], [], []
     for key, rows in groups.items():
-        index, batch_size, seq_len, query_len, count = np.array(rows, dtype=np.int64).T
+        # Floats: exact to 2^53, and no product of absurd sizes overflows.
+        index, batch_size, seq_len, query_len, count = np.array(rows, dtype=np.float64).T
         size = symbols(kinds[key].shape, batch_size, seq_len, query_len)
         for operator, times in kinds[key].operators:
             columns.append(np.stack(np.broadcast_arrays(*operator.sizes(size), index)[:4]))
             weights.append(times * count)
-            cells.append(index)
+            cells.append(index.astype(np.int64))
     products, where = _distinct(np.concatenate(columns, axis=1))
     weight, cell = np.concatenate(weights), np.concatenate(cells)
-    predictions = latency.predict(Products(*products.astype(np.float64)), dtype)
+    predictions = latency.predict(Products(*products), dtype)
 
     def total(per_product: FloatArray) -> FloatArray:
         sums = np.bincount(cell, weights=weight * per_product[where], minlength=len(steps))
@@ -285,7 +289,7 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
     )
 
 
-def _distinct(columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _distinct(columns: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     """The distinct columns, and which of them each column is. np.unique(axis=1), but quick."""
     order = np.lexsort(columns)
     ranked = columns[:, order]

@@ -12,6 +12,7 @@ from functools import cache
 
 from medusa_bench import acceptance
 from medusa_bench.acceptance import AcceptanceModel
+from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Provenance
 from medusa_bench.operators import BY_NAME, OPERATORS, Operator
 from medusa_bench.phases import Phase, Setting
@@ -119,6 +120,17 @@ def _operators(
     if medusa_heads:
         rows += [(BY_NAME["medusa_block"], once), (BY_NAME["medusa_head"], once)]
     return tuple(rows)
+
+
+def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype) -> int:
+    """What decoding must hold: every layer's weights, the LM head and the cached keys and values.
+
+    Embeddings, activations, heads and drafts are left out: less than this does not suffice.
+    """
+    (decode,) = vanilla().step(target, batch_size, seq_len, Block.FULL)
+    products = [(op.product(target, decode.setting), times) for op, times in decode.operators]
+    held = sum(product.batch * product.n * product.k * int(times) for product, times in products)
+    return held * dtype.bytes_per_element
 
 
 # --- the rows -------------------------------------------------------------------------------------

@@ -199,6 +199,19 @@ class Writer:
         self._run = run
 
 
+def refuse_if_busy(path: str | Path) -> None:
+    """Raise BusyError if another process writes to a folder, before costly preparations."""
+    with _storing(Path(path)):
+        try:
+            fd = os.open(Path(path) / POINTS_FILE, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            _lock(fd, Path(path))
+        finally:
+            os.close(fd)
+
+
 def merge(sources: Sequence[Results], output: str | Path) -> Results:
     """The union of folders of one environment, by task and round, written to `output`.
 

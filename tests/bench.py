@@ -1,15 +1,19 @@
 """`make bench`: how fast the harness itself is. Durations live here, never in a test."""
 
+import io
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from medusa_bench import store, sweep
+from medusa_bench import cli, store, sweep
 from medusa_bench.dtypes import Dtype
+from medusa_bench.errors import ExitCode
+from medusa_bench.measure import rivals
+from medusa_bench.measure.client import WorkerBackend, pick_device
 from medusa_bench.measurements import (
     Environment,
     Grid,
@@ -111,9 +115,7 @@ def store_rates(folder: Path) -> None:
 
 
 def roofline_figure(folder: Path) -> None:
-    """The figure of a whole grid, from the folder to the PNG's bytes."""
-    from medusa_bench.report import roofline
-
+    """The figure of a whole grid, from the folder to the PNG."""
     grid = paper_grid()
     with store.Writer(folder, FAKE_DEVICE, grid) as writer:
         writer.add_roofs(Roofs({Dtype.FLOAT16: 1.2e12}, 1e15))
@@ -127,8 +129,39 @@ def roofline_figure(folder: Path) -> None:
         points = store.load(folder).points()
         line(f"load and expand {len(points):,} points", f"{elapsed_s():.2f} s")
     with stopwatch() as elapsed_s:
-        roofline.bench(points)
+        with redirect_stdout(io.StringIO()):
+            code = cli.run(["roofline", str(folder), "-o", str(folder / "roofline.png")])
+        assert code == ExitCode.OK
         line(f"roofline figure of {len(points):,} points", f"{elapsed_s():.2f} s")
+
+
+def measuring() -> None:
+    """Points a second beside plain loops over the same points, in the same run."""
+    device = pick_device(None)
+    default = sweep.defaults(on_cpu=device == "cpu", quick=True)
+    grid = Grid(
+        tuple(load(name) for name in default.models),
+        OPERATORS,
+        (Phase.DECODE, Phase.MEDUSA),
+        default.batch_sizes[:2],
+        default.seq_lens[:2],
+        default.num_candidates,
+        (default.dtype,),
+        default.timings,
+    )
+    tasks = sweep.plan(grid, None).tasks
+    with WorkerBackend(device) as backend:
+        line(f"device, and {len(tasks)} points on it", backend.environment.device)
+        rate = rivals.ours(tasks, backend)
+        line("  this harness", f"{rate.points_per_s:.1f} points/s")
+        overhead_s, pipe_s = rivals.overhead_s_per_point(tasks[-1], backend)
+        line("  its own cost a point", f"{1e6 * overhead_s:.0f} us")
+        line("  of which the pipe to the worker", f"{1e6 * pipe_s:.0f} us")
+    rate = rivals.torch_benchmark(tasks, device)
+    line("  torch.utils.benchmark, a plain loop", f"{rate.points_per_s:.1f} points/s")
+    if device != "cpu":
+        rate = rivals.triton_do_bench(tasks, device)
+        line("  triton.testing.do_bench, a plain loop", f"{rate.points_per_s:.1f} points/s")
 
 
 def main() -> None:
@@ -139,6 +172,7 @@ def main() -> None:
         harness_overhead(folder / "harness")
         store_rates(folder / "store")
         roofline_figure(folder / "roofline")
+        measuring()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,9 @@ class FaultyMeasurer:
     def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
         return self.inner.roofs(dtypes, quick)
 
+    def ping(self) -> None:
+        self.inner.ping()
+
     def release(self) -> None:
         self.inner.release()
 

@@ -78,6 +78,7 @@ def test_the_required_acceptance_breaks_even_to_1e_6_in_every_cell() -> None:
 def test_the_vanilla_step_is_its_own_baseline() -> None:
     for row in simulate(medusa(1)):
         assert (row.overhead, row.speedup, row.speedup_interval) == (1.0, 1.0, (1.0, 1.0))
+        assert row.outcome is Outcome.EVEN
 
 
 def test_step_latency_adds_up_products_by_hand() -> None:
@@ -253,6 +254,16 @@ def test_speedup_falls_with_batch_and_with_longer_sequences_at_batch_4(
     assert best == sorted(best, reverse=True)
     lengths = [ours[4, s, 32] for s in (128, 1024, 4096, 8192)]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_figure_7s_best_draft_length_for_the_68m_draft_is_found(papers: LatencyModel) -> None:
+    default = methods.METHODS["draft-model"]
+    assert default.acceptance is not None
+    contenders = [
+        Contender(methods.draft_model(DRAFT, n), default.acceptance) for n in default.sizes
+    ]
+    rows = simulate(contenders, papers, [(1, 1024)], block=Block.FULL)
+    assert compare.best(rows).draft_len == 4
 
 
 def test_the_papers_cliff_is_found(papers: LatencyModel) -> None:

@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command on GPUs whose latencies can be worked out; its exit code, stdout, stderr."""
 
-    def latency_models(names: Sequence[str]) -> list[SmoothLatency]:
+    def latency_models(names: Sequence[str], **_: object) -> list[SmoothLatency]:
         speeds = {"fast": 2.0, "slow": 0.2}
         return [
             SmoothLatency(
@@ -52,14 +52,16 @@ def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> R
 def test_compare_ends_with_a_verdict_in_plain_words(mb: Run) -> None:
     code, out, _ = mb("compare", "--batch-size", "1,16")
     assert code == 0
-    words = out.strip().splitlines()[-4:]
+    words = out.split("\n\n")[-1]
     starts = (
         "At 1024 cached tokens, use ",
         "Up to where: ",
         "How sure: ",
         "What would change it: ",
     )
-    assert all(line.startswith(start) for line, start in zip(words, starts, strict=True))
+    found = [words.index(start) for start in starts]
+    assert found == sorted(found)
+    assert found[0] == 0
 
 
 def test_compares_table_text(mb: Run) -> None:
@@ -118,11 +120,18 @@ def test_draft_grid_is_a_figure_and_needs_draft_models(mb: Run, tmp_path: Path) 
         "--draft-grid", str(file),
     )  # fmt: skip
     assert code == 0
-    assert "acceptance of draft-model llama-160m: chain, each token accepted with 0.65" in out
+    assert "acceptance  draft llama-160m: chain, each token accepted with 0.65" in out
     assert file.stat().st_size > 10_000
     code, _, err = mb("compare", "--method", "medusa", "--draft-grid", str(file))
     assert code == 2
     assert "draft-model" in err
+
+
+def test_drafts_with_one_acceptance_are_warned_of(mb: Run) -> None:
+    drafts = ["compare", "--method", "draft-model", "--draft", "llama-68m,llama-160m"]
+    assert "the smallest looks best" in " ".join(mb(*drafts)[2].split())
+    own = mb(*drafts, "--acceptance", "llama-160m=chain:0.7")
+    assert own[2] == ""
 
 
 def test_printed_form_is_warned_of(mb: Run) -> None:
@@ -143,6 +152,7 @@ def test_printed_form_is_warned_of(mb: Run) -> None:
         (["tree", "--accuracy", "vicuna"], "did you mean"),
         (["schedule", "--engine", "sglang"], "eagle-3"),
         (["schedule", "--check", "nowhere.json"], "cannot be read"),
+        (["schedule", "--method", "eagle-2", "--engine", "sglang"], "chain:P"),
         (["acceptance", "nowhere.json"], "chain:P"),
     ],
 )

@@ -102,6 +102,15 @@ def test_a_product_larger_than_the_arena_has_one_set() -> None:
     rotation.next()
 
 
+def test_calls_that_allocate_get_no_room_for_results_and_large_room_is_given_back() -> None:
+    own = arena(1 << 10)
+    large = Product(1, 64, 64, 8)
+    assert Rotation.of(own, large, Dtype.FLOAT32).next().out.numel() == 64 * 64
+    assert own._results[torch.float32].numel() > 0
+    assert Rotation.of(own, large, Dtype.FLOAT32, has_out=False).next().out.numel() == 0
+    assert own._results[torch.float32].numel() == 0
+
+
 def test_memory_that_is_not_there_is_refused_before_it_is_touched() -> None:
     with pytest.raises(MemoryError, match=r"needs 4\.0 GB more, and 1\.0 GB are free"):
         arena(available_bytes=10**9).inputs(torch.float32, 10**9)

@@ -79,8 +79,14 @@ def test_eager_calls_are_never_averaged() -> None:
 
 
 def test_a_warm_up_does_not_count() -> None:
-    block = run(FakeTimer(lambda index: 0.3 if index == 0 else 5e-3))
+    block = run(FakeTimer(lambda index: 0.03 if index == 0 else 5e-3))
     assert max(block.samples_s) == 5e-3
+
+
+def test_a_call_longer_than_the_budget_needs_no_warm_up() -> None:
+    timer = FakeTimer(lambda _: 0.1)
+    assert run(timer).samples_s == (0.1, 0.1, 0.1)
+    assert timer.num_calls == 3
 
 
 def test_a_call_above_0_4_s_is_made_three_times_and_says_so() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medusa_bench import methods
+from medusa_bench.dtypes import Dtype
 from medusa_bench.methods import METHODS, Block
 from medusa_bench.phases import Phase
 from medusa_bench.shapes import PRESETS
@@ -106,3 +107,10 @@ def test_every_row_makes_its_method_at_every_size_it_sweeps(name: str) -> None:
         method = row.make(TARGET, DRAFT, size)
         assert method.name == name
         assert method.num_candidates == size + row.size_is_draft_len
+
+
+def test_memory_is_weights_and_cached_keys_and_values() -> None:
+    weights_bytes = 2 * (32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 32000 * 4096)
+    cached_bytes = 2 * 2 * 32 * 64 * 8192 * 4096
+    held = methods.memory_bytes(TARGET, 64, 8192, Dtype.FLOAT16)
+    assert held == weights_bytes + cached_bytes

@@ -239,6 +239,12 @@ def test_the_command_prints_numbers_for_a_model(capsys: pytest.CaptureFixture[st
     assert captured.err == ""
 
 
+def test_a_family_names_its_operators(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("operators --operator mlp,qk --json".split()) == 0
+    rows = json.loads(capsys.readouterr().out)["operators"]
+    assert [row["operator"] for row in rows] == ["up", "gate", "down", "qk"]
+
+
 def test_json_gives_every_row_with_flops_bytes_and_intensity(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -24,6 +24,7 @@ from medusa_bench.cli import run
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import MedusaBenchError, StorageError
 from medusa_bench.measurements import (
+    Doubt,
     Environment,
     Grid,
     Measurement,
@@ -232,6 +233,13 @@ def test_a_point_above_a_roof_is_flagged_with_its_likely_cause(
     assert {dot.cause for dot in panel.dots} - {None} == causes
 
 
+def test_where_others_used_the_machine_the_load_is_the_likely_cause() -> None:
+    shown = source(3.0)
+    contended = [replace(each, doubts=(Doubt.CONTENDED,)) for each in shown.points]
+    (panel,) = panels([replace(shown, points=contended)], By.OPERATOR, Selection())
+    assert {dot.cause for dot in panel.dots} == {Cause.CLOCK}
+
+
 def test_flagged_points_are_ringed_in_the_figure_and_named_in_the_legend() -> None:
     (panel,) = panels([source(1.2)], By.OPERATOR, Selection())
     figure = drawn([panel])
@@ -241,7 +249,7 @@ def test_flagged_points_are_ringed_in_the_figure_and_named_in_the_legend() -> No
         if line.get_markerfacecolor() == "none" and line.get_markeredgecolor() == "black"
     ]
     assert sum(len(line.get_xdata()) for line in rings) == len(panel.dots)
-    assert f"ring: higher clock ({len(panel.dots)})" in legend_texts(figure)
+    assert f"ring: clock or load ({len(panel.dots)})" in legend_texts(figure)
 
 
 # -- the figure ---------------------------------------------------------------------------------
@@ -491,7 +499,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_newest_results_are_drawn_in_the_terminal_with_their_table(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["roofline", "--operator", "up,gate,down"]) == 0
+    assert run(["roofline", "--operator", "mlp"]) == 0
     captured = capsys.readouterr()
     assert "The newest results: results/synthetic" in captured.err
     assert "llama-7b, Synthetic, measured, kernel times, float16" in captured.out

@@ -1,5 +1,6 @@
 """`medusa-bench compare`: where does parallel decoding pay, and with how many candidates?"""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,8 @@ def command(
     draft: tuple[str, ...],
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: str | None,
@@ -125,6 +128,11 @@ def command(
         host_s=host_s,
     )
     counted = Block(block or "paper")
+    if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
+        console.warn(
+            "every draft model is given the same acceptance, so the smallest looks best; give each "
+            "its own with --acceptance DRAFT=MODEL."
+        )
     warnings = [
         warning
         for model_ in dict.fromkeys(c.acceptance for c in contenders)
@@ -134,7 +142,7 @@ def command(
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    for latency in simulation.latency_models(gpu):
+    for latency in simulation.latency_models(gpu, timing=timing, by=by):
         rows = simulate(
             contenders,
             target,
@@ -148,6 +156,7 @@ def command(
             contenders, target, latency, Dtype(dtype), rows, block=counted, lock_step=lock_step
         )
         studies.append((latency, rows, ends, verdict(rows, ends)))
+        warnings += simulation.too_large(latency, target, settings, Dtype(dtype))
     for warning in warnings:
         console.warn(warning)
     _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)
@@ -157,13 +166,21 @@ def command(
     for latency, rows, ends, words in studies:
         _print_study(latency, rows, ends, all_sizes=all_sizes)
         if len(studies) == 1:
-            console.stdout().print("\n" + "\n".join(words), markup=False)
+            _print_words(words)
     if len(studies) > 1:
         _print_which_gpu(studies)
 
 
 def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _print_words(sentences: Sequence[str]) -> None:
+    """Paragraphs no wider than a page."""
+    out = console.stdout()
+    out.print()
+    for sentence in sentences:
+        out.print(textwrap.fill(sentence, min(out.width, 100)), markup=False)
 
 
 Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str]]
@@ -209,18 +226,17 @@ def _print_study(
 ) -> None:
     from medusa_bench.methods import Block
 
-    whole = "all layers" if rows[0].block is Block.FULL else "the eight products of one layer"
+    whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
     out = console.stdout()
     out.print(
-        f"{rows[0].model} in {rows[0].dtype} on {latency.device}, {whole}; simulated, latencies "
-        f"{latency.provenance} ({latency.name})",
-        markup=False,
+        f"Simulated: {rows[0].model} in {rows[0].dtype} on {latency.device}, {whole}", markup=False
     )
+    out.print(f"latencies   {latency.provenance}; {latency.name}", markup=False)
     sources = ((_name(row), row.acceptance_source, row.required_parameter_name) for row in rows)
     for name, acceptance, parameter in dict.fromkeys(sources):
         if name != "vanilla":
-            words = f"acceptance of {name}: {acceptance}; needed to break even: {parameter}"
-            out.print(words, markup=False)
+            out.print(f"acceptance  {name}: {acceptance}", markup=False)
+            out.print(f"            needed to break even: {parameter}", markup=False)
     if len({row.seq_len for row in rows}) > 1 and not all_sizes:
         for name in dict.fromkeys(row.method for row in rows if row.method != "vanilla"):
             _print_map([row for row in rows if row.method == name], name)
@@ -247,7 +263,7 @@ def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
 
 
 def _name(row: "Comparison") -> str:
-    return f"{row.method} {row.draft}" if row.method == "draft-model" else row.method
+    return f"draft {row.draft}" if row.method == "draft-model" else row.method
 
 
 def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
@@ -269,7 +285,7 @@ def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
     ]
 
 
-_MARKS = {"pays": "", "uncertain": "?", "loses": "-"}
+_MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
@@ -328,8 +344,8 @@ def _print_which_gpu(studies: Sequence[Study]) -> None:
         lines.append(line)
     out.print(console.table(columns, lines, "The best of each GPU"))
     for latency, _, _, words in studies:
-        out.print(f"\n{latency.device}", markup=False)
-        out.print("\n".join(words), markup=False)
+        out.print(f"\n{latency.device}:", markup=False)
+        _print_words(words)
     if not timed:
         console.stderr().print(
             "Hint: --block full counts the whole model, and gives tokens per second.", markup=False

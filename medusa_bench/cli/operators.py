@@ -15,9 +15,9 @@ from medusa_bench.operators import (
     Operator,
     Point,
     dimensions,
-    find,
     heads_weight_share,
     points,
+    select,
 )
 from medusa_bench.operators import OPERATORS as BLOCK
 from medusa_bench.phases import Phase, Setting, settings
@@ -61,7 +61,9 @@ _LEGEND = {
     help="Tokens one Medusa pass verifies, the root included.",
 )
 @click.option("--phase", "phases", type=PHASES, help="prefill, decode, medusa.  [default: all]")
-@click.option("--operator", "names", type=OPERATORS, help="Rows to print.  [default: all]")
+@click.option(
+    "--operator", "names", type=OPERATORS, help="Operators or families (mlp).  [default: all]"
+)
 @click.option("--dtype", type=DTYPE, default="float16", show_default=True)
 @JSON
 def command(
@@ -81,7 +83,7 @@ def command(
     of a sequence. Without --model it is printed in symbols, with --model in numbers.
     """
     chosen_phases = tuple(Phase(word) for word in phases or Phase)
-    chosen = [find(name) for name in names or BY_NAME]
+    chosen = select(names or BY_NAME)
     if not models:
         if as_json:
             console.print_json({"operators": [_symbols(op) for op in chosen], "legend": _LEGEND})

@@ -35,7 +35,7 @@ _RESULTS = Path("results")
     help="What colours tell apart.  [default: operator]",
 )
 @click.option("-m", "--model", "models", type=MODELS, help="Show these models.")
-@click.option("--operator", "operators", type=OPERATORS, help="Show these operators.")
+@click.option("--operator", "operators", type=OPERATORS, help="Show these operators or families.")
 @click.option("--phase", "phases", type=PHASES, help="Show these of prefill, decode, medusa.")
 @click.option("-b", "--batch-size", type=COUNTS, help="Show these batch sizes.")
 @click.option("-s", "--seq-len", type=COUNTS, help="Show these sequence lengths.")
@@ -94,12 +94,13 @@ def _profiles(names: Sequence[str]) -> "list[DeviceProfile]":
 def _selection(options: dict[str, Any]) -> "tuple[By, Selection]":
     from medusa_bench.dtypes import Dtype
     from medusa_bench.measurements import Timing
+    from medusa_bench.operators import select
     from medusa_bench.phases import Phase
     from medusa_bench.report.series import By, Selection, of_paper_figure
 
     selection = Selection(
         models=options["models"] or (),
-        operators=options["operators"] or (),
+        operators=tuple(operator.name for operator in select(options["operators"] or ())),
         phases=tuple(Phase(word) for word in options["phases"] or ()),
         batch_sizes=options["batch_size"] or (),
         seq_lens=options["seq_len"] or (),
@@ -216,8 +217,9 @@ def _print(panel: "Panel", *, draw: bool) -> None:
         worst = max((dot for dot in flagged if dot.cause is cause), key=lambda dot: dot.flops_per_s)
         out.print(
             f"! {count} above a roof, likely because {cause}; such as {'/'.join(worst.operators)} "
-            f"at batch_size {worst.batch_size}, seq_len {worst.seq_len}, "
-            f"{worst.num_candidates} candidates: {console.si(worst.flops_per_s, 'FLOP/s')}.",
+            f"at batch_size {worst.batch_size}, seq_len {worst.seq_len}"
+            + (f", {worst.num_candidates} candidates" if worst.num_candidates > 1 else "")
+            + f": {console.si(worst.flops_per_s, 'FLOP/s')}.",
             markup=False,
         )
     if not panel.ceilings:

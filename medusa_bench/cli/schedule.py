@@ -39,6 +39,13 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     show_default=True,
     help="Off where the speedup is at most 1 + this.",
 )
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    show_default=True,
+    help="Share of the speedup that a batch size may give up so that spans are fewer.",
+)
 @simulation.COST
 @simulation.HEADS
 @click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
@@ -56,6 +63,9 @@ def command(
     max_batch_size: int,
     seq_len: int,
     margin: float,
+    tolerance: float,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -71,6 +81,7 @@ def command(
     file back and simulates it beside always-on and always-off.
     """
     from medusa_bench import schedules, shapes
+    from medusa_bench.acceptance import Constant, doubts
     from medusa_bench.compare import simulate
     from medusa_bench.dtypes import Dtype
     from medusa_bench.methods import Block, eagle_chain
@@ -92,9 +103,18 @@ def command(
             replace(c, method=eagle_chain(target, length, method))
             for c, length in zip(contenders, lengths, strict=True)
         ]
+    if isinstance(contenders[0].acceptance, Constant):
+        raise MedusaBenchError(
+            f"{contenders[0].acceptance.name!r} says nothing of how acceptance depends on the "
+            "draft length.",
+            hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
+            "(vLLM's metrics or log).",
+        )
+    for words in doubts(contenders[0].acceptance, {length + 1 for length in lengths}):
+        console.warn(words)
     read = schedules.read(_text(check), where=str(check)) if check else None
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
-    (latency,) = simulation.latency_models((gpu,))
+    (latency,) = simulation.latency_models((gpu,), timing=timing, by=by)
     rows = simulate(
         contenders,
         target,
@@ -103,7 +123,7 @@ def command(
         [(batch_size, seq_len) for batch_size in batch_sizes],
         block=Block(block or "full"),
     )
-    schedule = read or schedules.plan(rows, margin)
+    schedule = read or schedules.plan(rows, margin, tolerance)
     replay = schedules.replay(schedule, rows)
     written = schedules.write(
         schedule,
@@ -152,6 +172,13 @@ def command(
     else:
         click.echo(written, nl=False)
     _print_hints(schedule, replay, rows)
+    simpler = schedules.plan(rows, margin, 0.01)
+    if not (read or tolerance) and 2 * len(simpler.spans) <= len(schedule.spans):
+        console.stderr().print(
+            f"Hint: {len(schedule.spans)} spans; --tolerance 0.01 makes do with "
+            f"{len(simpler.spans)} and gives up at most 1 %.",
+            markup=False,
+        )
 
 
 def _text(path: Path) -> str:

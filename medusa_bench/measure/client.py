@@ -16,11 +16,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import time
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import MedusaBenchError, UnknownNameError
-from medusa_bench.measure import gpu, worker
+from medusa_bench.measure import gpu, host, worker
 from medusa_bench.measure.worker import Answer, Measures, Options
 from medusa_bench.measurements import Environment, Failure, FailureKind, Measurement, Roofs, Task
 
@@ -47,6 +47,16 @@ def pick_device(requested: str | None) -> str:
     return requested
 
 
+def device_name(device: str) -> str | None:
+    """The device's exact name without opening it; None where that cannot be told. No torch."""
+    if device == "cpu":
+        return host.cpu_name()
+    nvml, _ = gpu.load_nvml()
+    gpus = gpu.all_gpus(nvml) if nvml else []
+    index = int(device.partition(":")[2] or 0)
+    return gpus[index].name if index < len(gpus) else None
+
+
 class WorkerBackend:
     """One device, measured by a worker process.
 
@@ -71,8 +81,7 @@ class WorkerBackend:
         self._connection: Connection | None = None
         self._environment: Environment | None = None
         self._roofs: Roofs | None = None
-        descriptor, self._log = tempfile.mkstemp(prefix="medusa-bench-worker-", suffix=".log")
-        os.close(descriptor)
+        self._log: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +128,10 @@ class WorkerBackend:
         measurement: Measurement = answer.value
         return measurement
 
+    def ping(self) -> None:
+        """Let the worker answer without measuring: what the pipe costs."""
+        self._ask("ping", (), self._patience_s)
+
     def deadline_s(self, task: Task, budget_s: float) -> float:
         """From when on a worker that has not answered counts as hung."""
         slowest = _SLOWEST_FLOPS_PER_S[self._options.device.partition(":")[0]]
@@ -132,7 +145,6 @@ class WorkerBackend:
     def close(self) -> None:
         """End the worker."""
         self._discard()
-        Path(self._log).unlink(missing_ok=True)
 
     def _ask(self, name: str, arguments: tuple[object, ...], deadline_s: float) -> Answer:
         if self._connection is None:
@@ -171,15 +183,18 @@ class WorkerBackend:
         if self._environment is not None:
             # A replacement measures as its predecessor did, which the driver may still list.
             options = replace(options, num_threads=self._environment.num_threads, share_gpu=True)
-        Path(self._log).write_bytes(b"")
+        descriptor, log = tempfile.mkstemp(prefix="medusa-bench-worker-", suffix=".log")
+        self._log = os.fdopen(descriptor, "rb")
         self._process = context.Process(
             target=worker.main,
-            args=(theirs, options, self._log, self._make_measurer),
+            args=(theirs, options, log, self._make_measurer),
             name=f"medusa-bench worker ({options.device})",
             daemon=True,
         )
         try:
             self._process.start()
+            theirs.close()
+            answer = self._wait(START_S)
         except (OSError, EOFError) as error:
             self._process = None
             self._discard()
@@ -188,7 +203,7 @@ class WorkerBackend:
             ) from None
         finally:
             theirs.close()
-        answer = self._wait(START_S)
+            Path(log).unlink(missing_ok=True)  # both sides hold it open; nothing is left behind
         if answer.kind is not None:
             self._discard()
             raise MedusaBenchError(
@@ -201,7 +216,7 @@ class WorkerBackend:
         assert self._process is not None
         self._process.join(self._patience_s)
         exit_code = self._process.exitcode
-        last_words = _last_line(Path(self._log))
+        last_words = _last_line(self._log)
         self._discard()
         kind, reason = explain_exit(exit_code)
         return Answer(kind=kind, reason=f"{reason} ({last_words})" if last_words else reason)
@@ -209,6 +224,9 @@ class WorkerBackend:
     def _discard(self) -> None:
         process, self._process = self._process, None
         connection, self._connection = self._connection, None
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
         if connection is not None:
             connection.close()
         if process is not None:
@@ -236,11 +254,8 @@ def explain_exit(exit_code: int | None) -> tuple[FailureKind, str]:
     return FailureKind.CRASHED, f"the worker crashed with {name}"
 
 
-def _last_line(log: Path) -> str:
+def _last_line(log: BinaryIO | None) -> str:
     """The end of what the worker printed, as a few printable words."""
-    try:
-        text = log.read_bytes()[-4000:].decode(errors="replace")
-    except OSError:
-        return ""
+    text = log.read()[-4000:].decode(errors="replace") if log else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "".join(char for char in lines[-1] if char.isprintable())[:200] if lines else ""

@@ -104,7 +104,7 @@ class Cuda:
         index = int(device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
             raise MedusaBenchError(
-                f"There is no {device}: {torch.cuda.device_count()} GPUs are visible",
+                f"There is no {device}; visible GPUs: {torch.cuda.device_count()}",
                 hint="they count from cuda:0; CUDA_VISIBLE_DEVICES hides others.",
             )
         properties = torch.cuda.get_device_properties(index)

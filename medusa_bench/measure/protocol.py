@@ -70,8 +70,8 @@ def run(timer: Timer, rules: Rules, budget_s: float, clock: Callable[[], float])
         if first_s > LONG_CALL_S:
             rest_s = [sample() for _ in range(NUM_LONG_CALLS - 1)]
             return Block((first_s, *rest_s), 1, (Doubt.FEW_CALLS,))
-        # The first call warmed caches and clocks up; only later ones count.
-        samples_s = [sample(), sample()]
+        # A short first call warms caches and clocks up and does not count.
+        samples_s = [first_s if first_s > budget_s else sample(), sample()]
         num_calls = rules.num_calls(min(samples_s))
         if num_calls == 1:
             doubts = _collect(sample, samples_s, rules, is_over)

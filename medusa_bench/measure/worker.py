@@ -32,6 +32,8 @@ class Measures(Protocol):
 
     def release(self) -> None: ...
 
+    def ping(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

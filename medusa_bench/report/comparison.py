@@ -125,7 +125,7 @@ def over_candidates(
         axes.axhline(1, color=style.VANILLA_COLOR, lw=0.8)
         axes.set_xlabel("candidates, the root included")
         bottom, top = axes.get_ylim()
-        axes.set_ylim(min(bottom, 0.9), top + 0.5 * (top - bottom))  # room for the legend
+        axes.set_ylim(min(bottom, 0.9), top + 0.65 * (top - bottom))  # room for the legend
     first.legend(loc="upper left")
     figure.suptitle(title, fontsize=8)
     return figure

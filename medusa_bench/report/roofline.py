@@ -259,7 +259,12 @@ def _draw_arrows(ax: Axes, panel: Panel) -> None:
     """For each variable an arrow beside the path along which it moves dots furthest."""
     arrows: list[tuple[list[Dot], list[str]]] = []
     for variable, label in _VARIABLES.items():
-        found = [path for dots in _path_sources(panel) for path in paths(dots, variable)]
+        found = [
+            path
+            for dots in _path_sources(panel)
+            for path in paths(dots, variable)
+            if path[-1].flops_per_s >= path[0].flops_per_s  # noise has no direction
+        ]
         path = max(found, key=lambda path: math.hypot(*_log_step(path)), default=None)
         if path is None or math.hypot(*_log_step(path)) < _SHORTEST_ARROW:
             continue
@@ -304,15 +309,17 @@ def _draw_arrow(ax: Axes, path: Sequence[Dot], label: str) -> None:
 
 
 def _beside(path: Sequence[Dot], other: Sequence[Dot]) -> bool:
-    """Whether two arrows would run into each other: ends within half a decade."""
-    return all(
-        abs(math.log10(a.operational_intensity / b.operational_intensity)) < _NEAR
-        and abs(math.log10(a.flops_per_s / b.flops_per_s)) < 2 * _NEAR
-        for a, b in ((path[0], other[0]), (path[-1], other[-1]))
+    """Whether two arrows would run into each other: from near places in near directions."""
+    one, two = path[0], other[0]
+    near = (
+        abs(math.log10(one.operational_intensity / two.operational_intensity)) < _NEAR_DECADES
+        and abs(math.log10(one.flops_per_s / two.flops_per_s)) < 2 * _NEAR_DECADES
     )
+    turn = math.atan2(*_log_step(path)) - math.atan2(*_log_step(other))
+    return near and abs(turn) < _NEAR_RADIANS
 
 
-_NEAR = 0.7  # decades
+_NEAR_DECADES, _NEAR_RADIANS = 0.7, 0.35
 _ARROW_COLOR = "#444444"
 _SHORTEST_ARROW = 0.5  # decades
 
@@ -352,7 +359,7 @@ def _legend_handles(panels: Sequence[Panel]) -> list[Line2D]:
 _CAUSE_WORDS = {  # why a ringed dot is above a roof
     Cause.CACHED: "fits in L2",
     Cause.OTHER_DEVICE: "other profile",
-    Cause.CLOCK: "higher clock",
+    Cause.CLOCK: "clock or load",
     Cause.FORMULA: "formula or time",
 }
 _PROVENANCE_LOOK: dict[str, Any] = {

@@ -11,7 +11,7 @@ from itertools import groupby
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measurements import ABOVE_ROOF, Provenance, ResultPoint, Roofs, Timing
+from medusa_bench.measurements import ABOVE_ROOF, Doubt, Provenance, ResultPoint, Roofs, Timing
 from medusa_bench.phases import Phase
 
 
@@ -76,10 +76,10 @@ PAPER_FIGURES: Mapping[int, PaperFigure] = {
 class Cause(StrEnum):
     """Why a point may lie above a roof: the likely one of these."""
 
-    CACHED = "its operands fit in the L2 cache"
+    CACHED = "the operands fit in the L2 cache"
     OTHER_DEVICE = "the profile is another device's"
-    CLOCK = "a higher clock than the roof's"
-    FORMULA = "less work done than the formula counts, or a wrong time"
+    CLOCK = "the clock was higher, or the load lower, than where the roof was measured or stated"
+    FORMULA = "less work was done than the formula counts, or the time is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +375,9 @@ def _cause(each: ResultPoint, source: Source, intensity: float, flops_per_s: flo
         return Cause.CACHED
     if profile and source.device not in profile.device_names:
         return Cause.OTHER_DEVICE
-    return Cause.CLOCK if share < _CLOCK_HEADROOM else Cause.FORMULA
+    if share < _CLOCK_HEADROOM or Doubt.CONTENDED in each.doubts:
+        return Cause.CLOCK
+    return Cause.FORMULA
 
 
 _CLOCK_HEADROOM = 1.3  # boost clocks exceed those that peaks are stated or measured at by less
