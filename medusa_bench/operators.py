@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
+from typing import Any
 
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
-from medusa_bench.phases import Setting
+from medusa_bench.phases import Phase, Setting
 from medusa_bench.shapes import ModelShape
 
 
@@ -82,7 +83,10 @@ class Operator:
         The query heads that share a key/value head become rows of one product (m = n/n_kv x q),
         so grouped keys and values are counted, and read, once.
         """
-        size = dimensions(shape, setting)
+        return Product(*self.sizes(dimensions(shape, setting)))
+
+    def sizes(self, size: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """batch, m, n and k of the product, of the table's symbols as numbers or NumPy arrays."""
         lhs, rhs, out = self.lhs.split(), self.rhs.split(), self.out.split()
         shared = set(lhs) & set(
             out
@@ -90,11 +94,11 @@ class Operator:
         batched = [symbol for symbol in rhs if {symbol, symbol.removesuffix("_kv")} & shared]
         batch = prod(size[symbol] for symbol in batched)
         k = prod(size[symbol] for symbol in rhs if symbol not in out + batched)
-        return Product(
+        return (
             batch,
-            m=prod(size[symbol] for symbol in lhs) // (batch * k),
-            n=prod(size[symbol] for symbol in rhs) // (batch * k),
-            k=k,
+            prod(size[symbol] for symbol in lhs) // (batch * k),
+            prod(size[symbol] for symbol in rhs) // (batch * k),
+            k,
         )
 
 
@@ -140,10 +144,15 @@ def find(name: str) -> Operator:
 
 def dimensions(shape: ModelShape, setting: Setting) -> dict[str, int]:
     """The table's symbols as numbers."""
+    return symbols(shape, setting.batch_size, setting.seq_len, setting.query_len)
+
+
+def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) -> dict[str, Any]:
+    """The table's symbols for many settings at once: the three may be NumPy arrays of integers."""
     return {
-        "b": setting.batch_size,
-        "s": setting.seq_len,
-        "q": setting.query_len,
+        "b": batch_size,
+        "s": seq_len,
+        "q": query_len,
         "h": shape.hidden_size,
         "i": shape.intermediate_size,
         "n": shape.num_heads,
@@ -155,6 +164,18 @@ def dimensions(shape: ModelShape, setting: Setting) -> dict[str, int]:
         "m": shape.num_medusa_heads,
         "mh": shape.num_medusa_heads * shape.hidden_size,
     }
+
+
+def heads_weight_share(shape: ModelShape) -> float:
+    """Weights of the Medusa heads over those of the layers and the LM head together."""
+    one_token = Setting(Phase.DECODE, batch_size=1, seq_len=1)
+
+    def weights(names: str) -> int:
+        products = [find(name).product(shape, one_token) for name in names.split()]
+        return sum(product.batch * product.k * product.n for product in products)
+
+    model = shape.num_layers * weights("q k v o up gate down") + weights("lm_head")
+    return weights("medusa_block medusa_head") / model
 
 
 @dataclass(frozen=True, slots=True)

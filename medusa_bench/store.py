@@ -199,6 +199,19 @@ class Writer:
         self._run = run
 
 
+def refuse_if_busy(path: str | Path) -> None:
+    """Raise BusyError if another process writes to a folder, before costly preparations."""
+    with _storing(Path(path)):
+        try:
+            fd = os.open(Path(path) / POINTS_FILE, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            _lock(fd, Path(path))
+        finally:
+            os.close(fd)
+
+
 def merge(sources: Sequence[Results], output: str | Path) -> Results:
     """The union of folders of one environment, by task and round, written to `output`.
 
@@ -247,12 +260,10 @@ def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
 
 
 def _union(there: Run, asked: Run) -> Run:
-    """One run of both, nothing twice, what was there first."""
+    """One run of both, nothing twice, what was there first (each device's roofs stay together)."""
     return replace(
         there,
-        roofs=tuple(
-            sorted(_unique(there.roofs + asked.roofs), key=lambda roofs: roofs.measured_at_s)
-        ),
+        roofs=_unique(there.roofs + asked.roofs),
         commands=_unique(there.commands + asked.commands),
         grids=_unique(there.grids + asked.grids),
         skips=tuple({skip.task: skip for skip in there.skips + asked.skips}.values()),

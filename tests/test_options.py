@@ -66,7 +66,7 @@ def test_an_unknown_word_is_an_error_with_the_near_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", [options.OPERATORS, options.PHASES, options.MODELS])
-def test_a_list_of_nothing_is_a_usage_error(kind: click.ParamType[tuple[str, ...]]) -> None:
+def test_a_list_of_nothing_is_a_usage_error(kind: "click.ParamType[tuple[str, ...]]") -> None:
     with pytest.raises(click.UsageError, match="names no"):
         kind.convert(" , ", None, None)
 

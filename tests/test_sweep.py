@@ -1,6 +1,7 @@
 """The plan of a sweep and its loop, on a device that computes at exactly 1 TFLOP/s."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_prefill_attention_that_exceeds_the_memory_is_skipped_with_its_size(
 def test_every_product_of_a_weight_comes_together_and_the_largest_first() -> None:
     tasks = sweep.plan(PAPER, None).tasks
     weights = [(t.product.n, t.product.k) for t in tasks if t.product.batch == 1]
-    changes = sum(a != b for a, b in zip(weights, weights[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(weights))
     assert changes == len(set(weights)) - 1
     first = tasks[0].product
     same_weight = [t.product for t in tasks if (t.product.n, t.product.k) == (first.n, first.k)]
@@ -188,6 +189,6 @@ def test_predicted_time_is_the_budget_for_short_and_the_calls_for_long_products(
     tasks = sorted(sweep.plan(PAPER, None).tasks, key=lambda task: task.product.flops)
     short_s = sweep.predicted_time_s(tasks[0], roofs, BUDGET_S)
     long_s = sweep.predicted_time_s(tasks[-1], roofs, BUDGET_S)
-    assert BUDGET_S < short_s < 1.1 * BUDGET_S
-    assert long_s == pytest.approx(7 * 2 * tasks[-1].product.flops / 1e12, rel=0.01)
-    assert sweep.predicted_time_s(tasks[-1], None, BUDGET_S) < 1.1 * BUDGET_S
+    assert 0 < short_s < BUDGET_S
+    assert long_s == pytest.approx(5 * 2 * tasks[-1].product.flops / 1e12, rel=0.01)
+    assert sweep.predicted_time_s(tasks[-1], None, BUDGET_S) == pytest.approx(short_s, rel=0.01)

@@ -32,6 +32,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, FakeBackend], None]:
         from medusa_bench.cli import sweep as command
 
         monkeypatch.setattr(command, "pick_device", lambda requested: requested or device)
+        monkeypatch.setattr(command, "device_name", lambda _device: None)
         monkeypatch.setattr(command, "WorkerBackend", lambda *_args, **_options: backend)
 
     return install
@@ -180,6 +181,17 @@ def test_other_environment_is_refused_with_both_values(
     on("cuda", other)
     assert cli.run(["sweep", *GRID, "-o", "out"]) == ExitCode.ERROR
     assert "torch 0.0 there, 9.9 here" in capsys.readouterr().err
+
+
+def test_second_sweep_into_one_folder_is_refused_before_the_device_is_opened(
+    on: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on("cuda", FakeBackend())
+    cli.run(["sweep", *GRID, "-o", "out"])
+    on("cuda", None)
+    with store.Writer("out", FakeBackend.environment):
+        assert cli.run(["sweep", *GRID, "-o", "out"]) == ExitCode.BUSY
+    assert "Another process is writing to out" in capsys.readouterr().err
 
 
 def test_shards_merge_into_the_whole(on: Any) -> None:

@@ -14,9 +14,16 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
+    "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "train": "Train Medusa heads for a model on text that it writes itself.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
+    "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+    "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
+    "schedule": "Write the draft length by batch size as a serving engine reads it.",
+    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+    "doctor": "Say what this machine can measure, and what would spoil a number.",
     "profiles": "List, show and check the GPU profiles.",
 }
 

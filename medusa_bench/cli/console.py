@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_WIDTH_OF_A_PIPE = 120  # rich would take 80 and fold cells that a file or pager can hold
-
 
 def stdout() -> Console:
-    """Results go here. Width, colour and NO_COLOR are rich's to honour."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    width = None if "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
-    return Console(highlight=False, soft_wrap=True, width=width)
+    """Results go here. Colour, NO_COLOR and a terminal's width are rich's; a pipe folds nothing."""
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
 
 
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:
@@ -44,7 +40,7 @@ def table(
     *,
     header: bool = True,
 ) -> Table:
-    """Cells as given, numbers (columns whose cells start with a digit) to the right.
+    """Cells as given; columns of numbers, with or without units, to the right.
 
     Cells are text, never markup; what cannot be printed shows as "?".
     """
@@ -58,11 +54,14 @@ def table(
     )
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows if row[index]]
-        numeric = bool(cells) and all(cell[0].isdigit() or cell[0] in "-<>~" for cell in cells)
+        numeric = bool(cells) and all(map(_NUMBER.fullmatch, cells))
         result.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         result.add_row(*(Text(_printable(cell)) for cell in row))
     return result
+
+
+_NUMBER = re.compile(r"-|[<>~+-]?\d[\d.,]*([x%]|%? .*)?")
 
 
 def _printable(text: str) -> str:

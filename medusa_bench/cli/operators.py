@@ -1,1 +1,228 @@
 """`medusa-bench operators`: the operator table, with symbols and with numbers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from medusa_bench import shapes
+from medusa_bench.cli import console
+from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
+from medusa_bench.dtypes import Dtype
+from medusa_bench.operators import (
+    BY_NAME,
+    OUTSIDE_THE_BLOCK,
+    Operator,
+    Point,
+    dimensions,
+    heads_weight_share,
+    points,
+    select,
+)
+from medusa_bench.operators import OPERATORS as BLOCK
+from medusa_bench.phases import Phase, Setting, settings
+from medusa_bench.shapes import ModelShape
+
+# The paper's print, where it slips, by operator; the table prints what it must mean.
+_CORRECTED = {
+    "qk": "in print, the results of decode and medusa have other shapes",
+    "pv": "in print, the value cache is (b, n, 1, d); blank cells mean the row above",
+    "down": "in print, blank cells mean the row above",
+}
+_QUERY_SYMBOL = {Phase.PREFILL: "s", Phase.DECODE: "1", Phase.MEDUSA: "q"}
+_LEGEND = {
+    "b": "batch_size",
+    "s": "seq_len: cached tokens of a sequence",
+    "q": "query tokens: s in prefill, 1 in decode, the candidates in medusa",
+    "h": "hidden_size",
+    "i": "intermediate_size",
+    "n, n_kv": "query heads, key/value heads",
+    "d": "head_dim",
+    "nd, n_kv_d": "n x d, n_kv x d",
+    "v": "vocab_size",
+    "m, mh": "Medusa heads, m x h",
+}
+
+
+@click.command(
+    epilog="Example: medusa-bench operators --model llama-7b -b 1 -s 1024 -q 64 --phase medusa"
+)
+@click.option(
+    "-m", "--model", "models", type=MODELS, help="Presets or config.json paths: print numbers."
+)
+@click.option("-b", "--batch-size", type=COUNTS, default="1", show_default=True)
+@click.option("-s", "--seq-len", type=COUNTS, default="1024", show_default=True)
+@click.option(
+    "-q",
+    "--num-candidates",
+    type=COUNTS,
+    default="64",
+    show_default=True,
+    help="Tokens one Medusa pass verifies, the root included.",
+)
+@click.option("--phase", "phases", type=PHASES, help="prefill, decode, medusa.  [default: all]")
+@click.option(
+    "--operator", "names", type=OPERATORS, help="Operators or families (mlp).  [default: all]"
+)
+@click.option("--dtype", type=DTYPE, default="float16", show_default=True)
+@JSON
+def command(
+    *,
+    models: tuple[str, ...] | None,
+    batch_size: tuple[int, ...],
+    seq_len: tuple[int, ...],
+    num_candidates: tuple[int, ...],
+    phases: tuple[str, ...] | None,
+    names: tuple[str, ...] | None,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Print the operator table: shapes, FLOPs, bytes and operational intensity.
+
+    The three phases of the paper's appendix are one table: they differ only in q, the query tokens
+    of a sequence. Without --model it is printed in symbols, with --model in numbers.
+    """
+    chosen_phases = tuple(Phase(word) for word in phases or Phase)
+    chosen = select(names or BY_NAME)
+    if not models:
+        if as_json:
+            console.print_json({"operators": [_symbols(op) for op in chosen], "legend": _LEGEND})
+        else:
+            _print_symbols(chosen, chosen_phases if phases else ())
+        return
+    grid = list(settings(chosen_phases, batch_size, seq_len, num_candidates))
+    model_shapes = [shapes.load(model) for model in models]
+    rows = points(model_shapes, chosen, grid, [Dtype(dtype)])
+    if as_json:
+        console.print_json([_numbers(point) for point in rows])
+        return
+    for shape in model_shapes:
+        for note in shape.unmodelled:
+            console.warn(f"{shape.name}: {note}.")
+        for setting in grid:
+            _print_numbers([p for p in rows if p.shape is shape and p.setting is setting])
+        console.stdout().print(
+            f"{shape.name}'s {shape.num_medusa_heads} Medusa heads add "
+            f"{heads_weight_share(shape):.1%} to the weights that a decoding step reads.\n",
+            markup=False,
+        )
+
+
+def _print_symbols(chosen: Sequence[Operator], phases: Sequence[Phase]) -> None:
+    out = console.stdout()
+    for phase in phases or (None,):
+        if phase:
+            out.print(f"{phase}:", markup=False)
+        out.print(
+            console.table(
+                ("operator", "paper", "", "", "", ""),
+                [
+                    (
+                        operator.name,
+                        operator.title,
+                        _shape(operator.lhs, phase),
+                        "x " + _shape(operator.rhs, phase),
+                        "-> " + _shape(operator.out, phase),
+                        _remark(operator),
+                    )
+                    for operator in chosen
+                ],
+            )
+        )
+        out.print()
+    for operator in chosen:
+        if operator.name in _CORRECTED:
+            out.print(f"* {operator.name}: {_CORRECTED[operator.name]}.", markup=False)
+    out.print(
+        "\nFLOPs = 2 x result x contracted dimension; bytes = operands and result, once each."
+    )
+    out.print("Query heads of a group share its key/value head, which is read once.\n")
+    out.print(console.table(("", ""), list(_LEGEND.items()), header=False))
+
+
+def _print_numbers(rows: Sequence[Point]) -> None:
+    first = rows[0]
+    setting = first.setting
+    title = f"{first.shape.name}, {setting.phase}: batch_size {setting.batch_size}, "
+    title += f"seq_len {setting.seq_len}, "
+    if setting.phase is Phase.MEDUSA:
+        title += f"{setting.num_candidates} candidates, "
+    cells = [
+        (
+            point.operator.name + (" +" if point.operator in OUTSIDE_THE_BLOCK else ""),
+            _joined(_sizes(point, point.operator.lhs)),
+            _joined(_sizes(point, point.operator.rhs)),
+            *_totals([point]),
+        )
+        for point in rows
+    ]
+    if len(block := [point for point in rows if point.operator in BLOCK]) == len(BLOCK):
+        cells.append(("paper's block", "", "", *_totals(block)))
+    out = console.stdout()
+    out.print(title + first.dtype, markup=False)
+    out.print(console.table(("operator", "lhs", "rhs", "FLOPs", "bytes", "FLOP/byte"), cells))
+    if any(point.operator in OUTSIDE_THE_BLOCK for point in rows):
+        out.print("+ outside the paper's block")
+    out.print()
+
+
+def _totals(rows: Sequence[Point]) -> tuple[str, str, str]:
+    flops = sum(point.product.flops for point in rows)
+    moved = sum(point.product.bytes_moved(point.dtype) for point in rows)
+    return console.si(flops, "FLOP"), console.si(moved, "B"), f"{flops / moved:.2f}"
+
+
+def _shape(symbols: str, phase: Phase | None) -> str:
+    names = [_QUERY_SYMBOL[phase] if phase and s == "q" else s for s in symbols.split()]
+    return f"({', '.join(names)})"
+
+
+def _remark(operator: Operator) -> str:
+    if operator in OUTSIDE_THE_BLOCK:
+        return "outside"
+    return "corrected*" if operator.name in _CORRECTED else ""
+
+
+def _joined(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _sizes(point: Point, symbols: str) -> list[int]:
+    size = dimensions(point.shape, point.setting)
+    return [size[symbol] for symbol in symbols.split()]
+
+
+def _symbols(operator: Operator) -> dict[str, Any]:
+    return {
+        "operator": operator.name,
+        "title": operator.title,
+        "family": operator.family,
+        "in_papers_block": operator in BLOCK,
+        "lhs": operator.lhs.split(),
+        "rhs": operator.rhs.split(),
+        "out": operator.out.split(),
+        "corrected": _CORRECTED.get(operator.name),
+    }
+
+
+def _numbers(point: Point) -> dict[str, Any]:
+    setting: Setting = point.setting
+    shape: ModelShape = point.shape
+    product = point.product
+    return {
+        "model": shape.name,
+        "operator": point.operator.name,
+        "in_papers_block": point.operator in BLOCK,
+        "phase": setting.phase,
+        "batch_size": setting.batch_size,
+        "seq_len": setting.seq_len,
+        "num_candidates": setting.num_candidates,
+        "query_len": setting.query_len,
+        "dtype": point.dtype,
+        "lhs": _sizes(point, point.operator.lhs),
+        "rhs": _sizes(point, point.operator.rhs),
+        "out": _sizes(point, point.operator.out),
+        "flops": product.flops,
+        "bytes_moved": product.bytes_moved(point.dtype),
+        "operational_intensity": product.operational_intensity(point.dtype),
+    }

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+# ParamType can be subscripted only since click 8.4, and GPU machines without a network have older.
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import UnknownNameError
 from medusa_bench.operators import BY_NAME, FAMILIES
@@ -43,7 +44,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
     return tuple(sorted(values))
 
 
-class Counts(click.ParamType[tuple[int, ...]]):
+class Counts(click.ParamType):  # type: ignore[type-arg]
     """`1,4,16`, `128..8192` (doubling), `1..64:+8` (adding)."""
 
     name = "counts"
@@ -59,7 +60,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
             self.fail(f"{error}; write 1,4,16 or 128..8192 (doubling) or 8..64:+8 (adding).")
 
 
-class Words(click.ParamType[tuple[str, ...]]):
+class Words(click.ParamType):  # type: ignore[type-arg]
     """Known words, as a list with commas; in the order given, without repeats.
 
     An unknown one is an UnknownNameError with the near ones, not a usage error.
@@ -84,7 +85,7 @@ class Words(click.ParamType[tuple[str, ...]]):
         return tuple(words)
 
 
-class Models(click.ParamType[tuple[str, ...]]):
+class Models(click.ParamType):  # type: ignore[type-arg]
     """Names of presets and paths of configs, as a list with commas."""
 
     name = "models"
@@ -111,7 +112,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds, or a number with ms, s, min or h: 50ms, 90, 10min."""
 
     name = "time"
@@ -127,7 +128,7 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS_S[match[2]]
 
 
-class Shard(click.ParamType[tuple[int, int]]):
+class Shard(click.ParamType):  # type: ignore[type-arg]
     """i/N, counted from 1."""
 
     name = "i/N"

@@ -78,8 +78,14 @@ def merge(folders: tuple[str, ...], output: str) -> None:
     from medusa_bench import store
 
     sources = [_load(folder) for folder in folders]
-    merged = store.merge(sources, output)
     num_rows = sum(len(source.rows) for source in sources)
+    num_distinct = len({(r.task, r.round_index) for source in sources for r in source.rows})
+    merged = store.merge(sources, output)
+    if num_distinct < num_rows:
+        _note(
+            f"{num_rows - num_distinct} rows are of a task and round that another folder has too: "
+            "the earliest measurement stands."
+        )
     click.echo(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
 
 
@@ -98,12 +104,14 @@ def merge(folders: tuple[str, ...], output: str) -> None:
 def diff(before: str, after: str, threshold: float, show_all: bool, as_json: bool) -> ExitCode:
     """Same, faster, slower or ambiguous, for each point, by the spread between rounds.
 
-    Slower or faster: the rounds of the two do not overlap, and the medians differ by more than
-    the threshold. Ambiguous: the rounds cannot tell; measure with more --rounds. Exit code 7 if
-    any point is slower.
+    Slower or faster: the medians differ by more than the threshold, and the gap between the two
+    sets of rounds is wider than either. Ambiguous: the rounds cannot tell, or the machine was
+    disturbed; measure with more --rounds. Exit code 7 if any point is slower.
     """
     from medusa_bench.results import Verdict, differences
 
+    if threshold != threshold:  # noqa: PLR0124 -- nan is within every range
+        raise click.UsageError("--threshold is no number.")
     old, new = _load(before), _load(after)
     found = differences(old, new, threshold)
     counts = Counter(each.verdict for each in found)
@@ -163,7 +171,7 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
                     f"{folder}/{store.POINTS_FILE}, line {damage.line_number}: {damage.reason}"
                 )
             torn = " and half a last line" if results.torn_bytes else ""
-            state = f"{len(results.damages)} damaged lines" if results.damages else "intact"
+            state = f"damaged lines: {len(results.damages)}" if results.damages else "intact"
             click.echo(f"{folder}: {len(results.rows)} rows{torn}, {state}.")
     return ExitCode.ERROR if any(results.damages for results in checked) else ExitCode.OK
 
@@ -176,7 +184,7 @@ def _load(folder: str) -> Results:
     results = store.load(folder)
     if results.damages:
         warn(
-            f"{folder}: {len(results.damages)} damaged lines are left out; "
+            f"{folder}: damaged lines, left out: {len(results.damages)}; "
             f"`medusa-bench results verify {folder}` lists them."
         )
     return results
@@ -243,8 +251,8 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
     have = [each for each in points if each.summary is not None]
     line("")
     line(
-        f"{len(have):,} of {len(points):,} logical points have a number, "
-        f"from {len(results.summaries):,} distinct products."
+        f"{len(have):,} of {len(points):,} logical points have a number; "
+        f"distinct products, dtypes and timings: {len(results.summaries):,}."
     )
     out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
     for reason, count in Counter(each.reason for each in points if not each.summary).most_common():

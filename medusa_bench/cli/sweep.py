@@ -20,8 +20,8 @@ from medusa_bench.cli.progress import progress
 from medusa_bench.cli.results import print_folder
 from medusa_bench.devices import DeviceProfile
 from medusa_bench.errors import ExitCode
-from medusa_bench.measure.client import WorkerBackend, pick_device
-from medusa_bench.measurements import Environment, Failure, Grid, Measurement, Roofs, Task
+from medusa_bench.measure.client import WorkerBackend, device_name, pick_device
+from medusa_bench.measurements import Failure, Grid, Measurement, Roofs, Task
 from medusa_bench.operators import Point
 from medusa_bench.sweep import Plan
 
@@ -216,10 +216,9 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _sweep(request: _Request, options: dict[str, Any]) -> int:
-    assert request.device is not None
-    with closing(WorkerBackend(request.device, share_gpu=options["share_gpu"])) as backend:
+    backend, path = _open(request, options)
+    with closing(backend):
         environment = backend.environment
-        path = options["output"] or _default_folder(environment)
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
         arguments = click.get_current_context().obj
         with store.Writer(
@@ -239,8 +238,23 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
     return code
 
 
-def _default_folder(environment: Environment) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", environment.device.lower()).strip("-") or "device"
+def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Path]:
+    """The device and the folder. A folder's sweep goes on with the threads it began with."""
+    assert request.device is not None
+    path: Path | None = options["output"]
+    if path is None and (name := device_name(request.device)):
+        path = _default_folder(name)
+    num_threads = None
+    if path is not None:
+        store.refuse_if_busy(path)
+        if (path / store.RUN_FILE).exists():
+            num_threads = store.load(path).environment.num_threads
+    backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=options["share_gpu"])
+    return backend, path or _default_folder(backend.environment.device)
+
+
+def _default_folder(device: str) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "device"
     return Path("results") / f"{slug}-{date.today().isoformat()}"
 
 

@@ -6,6 +6,7 @@ the next call gets a new one.
 
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,11 +16,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import time
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measure import worker
+from medusa_bench.errors import MedusaBenchError, UnknownNameError
+from medusa_bench.measure import gpu, host, worker
 from medusa_bench.measure.worker import Answer, Measures, Options
 from medusa_bench.measurements import Environment, Failure, FailureKind, Measurement, Roofs, Task
 
@@ -34,11 +35,33 @@ _LONGEST_S = 6 * 3600.0
 _CALLS_AT_LEAST = 6  # warm-up, check, and three calls of a long product
 
 
+def pick_device(requested: str | None) -> str:
+    """The device asked for, else a GPU where there is one, else the processor. Loads no torch.
+
+    Raises UnknownNameError for a word that names no kind of device.
+    """
+    if requested is None:
+        return "cuda" if gpu.is_present() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", requested):
+        raise UnknownNameError("device", requested, ("cpu", "cuda", "cuda:0"))
+    return requested
+
+
+def device_name(device: str) -> str | None:
+    """The device's exact name without opening it; None where that cannot be told. No torch."""
+    if device == "cpu":
+        return host.cpu_name()
+    nvml, _ = gpu.load_nvml()
+    gpus = gpu.all_gpus(nvml) if nvml else []
+    index = int(device.partition(":")[2] or 0)
+    return gpus[index].name if index < len(gpus) else None
+
+
 class WorkerBackend:
     """One device, measured by a worker process.
 
     num_threads: of a CPU; None lets the worker choose. Give a resumed run the number its folder
-    was measured with. allow_busy_gpu: measure although other processes use the GPU.
+    was measured with. share_gpu: measure although other processes use the GPU.
     """
 
     def __init__(
@@ -46,20 +69,19 @@ class WorkerBackend:
         device: str,
         *,
         num_threads: int | None = None,
-        allow_busy_gpu: bool = False,
+        share_gpu: bool = False,
         arena_bytes: int | None = None,
         patience_s: float = PATIENCE_S,
         make_measurer: Callable[[Options], Measures] = worker.open_measurer,
     ) -> None:
-        self._options = Options(device, num_threads, arena_bytes, allow_busy_gpu)
+        self._options = Options(device, num_threads, arena_bytes, share_gpu)
         self._patience_s = patience_s
         self._make_measurer = make_measurer
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._environment: Environment | None = None
         self._roofs: Roofs | None = None
-        descriptor, self._log = tempfile.mkstemp(prefix="medusa-bench-worker-", suffix=".log")
-        os.close(descriptor)
+        self._log: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +102,7 @@ class WorkerBackend:
         assert self._environment is not None
         return self._environment
 
-    def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
+    def roofs(self, dtypes: Sequence[Dtype], *, quick: bool = False) -> Roofs:
         """Measure this device's ceilings; quick: only those that were highest, for drift.
 
         Raises MedusaBenchError where that fails.
@@ -106,6 +128,10 @@ class WorkerBackend:
         measurement: Measurement = answer.value
         return measurement
 
+    def ping(self) -> None:
+        """Let the worker answer without measuring: what the pipe costs."""
+        self._ask("ping", (), self._patience_s)
+
     def deadline_s(self, task: Task, budget_s: float) -> float:
         """From when on a worker that has not answered counts as hung."""
         slowest = _SLOWEST_FLOPS_PER_S[self._options.device.partition(":")[0]]
@@ -119,7 +145,6 @@ class WorkerBackend:
     def close(self) -> None:
         """End the worker."""
         self._discard()
-        Path(self._log).unlink(missing_ok=True)
 
     def _ask(self, name: str, arguments: tuple[object, ...], deadline_s: float) -> Answer:
         if self._connection is None:
@@ -157,18 +182,19 @@ class WorkerBackend:
         options = self._options
         if self._environment is not None:
             # A replacement measures as its predecessor did, which the driver may still list.
-            options = replace(
-                options, num_threads=self._environment.num_threads, allow_busy_gpu=True
-            )
-        Path(self._log).write_bytes(b"")
+            options = replace(options, num_threads=self._environment.num_threads, share_gpu=True)
+        descriptor, log = tempfile.mkstemp(prefix="medusa-bench-worker-", suffix=".log")
+        self._log = os.fdopen(descriptor, "rb")
         self._process = context.Process(
             target=worker.main,
-            args=(theirs, options, self._log, self._make_measurer),
+            args=(theirs, options, log, self._make_measurer),
             name=f"medusa-bench worker ({options.device})",
             daemon=True,
         )
         try:
             self._process.start()
+            theirs.close()
+            answer = self._wait(START_S)
         except (OSError, EOFError) as error:
             self._process = None
             self._discard()
@@ -177,7 +203,7 @@ class WorkerBackend:
             ) from None
         finally:
             theirs.close()
-        answer = self._wait(START_S)
+            Path(log).unlink(missing_ok=True)  # both sides hold it open; nothing is left behind
         if answer.kind is not None:
             self._discard()
             raise MedusaBenchError(
@@ -190,7 +216,7 @@ class WorkerBackend:
         assert self._process is not None
         self._process.join(self._patience_s)
         exit_code = self._process.exitcode
-        last_words = _last_line(Path(self._log))
+        last_words = _last_line(self._log)
         self._discard()
         kind, reason = explain_exit(exit_code)
         return Answer(kind=kind, reason=f"{reason} ({last_words})" if last_words else reason)
@@ -198,6 +224,9 @@ class WorkerBackend:
     def _discard(self) -> None:
         process, self._process = self._process, None
         connection, self._connection = self._connection, None
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
         if connection is not None:
             connection.close()
         if process is not None:
@@ -225,11 +254,8 @@ def explain_exit(exit_code: int | None) -> tuple[FailureKind, str]:
     return FailureKind.CRASHED, f"the worker crashed with {name}"
 
 
-def _last_line(log: Path) -> str:
+def _last_line(log: BinaryIO | None) -> str:
     """The end of what the worker printed, as a few printable words."""
-    try:
-        text = log.read_bytes()[-4000:].decode(errors="replace")
-    except OSError:
-        return ""
+    text = log.read()[-4000:].decode(errors="replace") if log else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "".join(char for char in lines[-1] if char.isprintable())[:200] if lines else ""

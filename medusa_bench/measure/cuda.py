@@ -13,6 +13,7 @@ import torch
 from medusa_bench.dtypes import Dtype
 from medusa_bench.errors import MedusaBenchError
 from medusa_bench.measure import gpu
+from medusa_bench.measure.gpu import FIRST_CAPABILITY
 from medusa_bench.measure.measurer import Watch
 from medusa_bench.measure.operands import OperandSet
 from medusa_bench.measure.products import Call
@@ -22,8 +23,6 @@ from medusa_bench.operators import Product
 
 _GRAPH_S = 2e-3
 _MIN_L2_BYTES = 4 << 20  # where the driver does not tell
-_FLOAT8_CAPABILITY = (8, 9)
-_BFLOAT16_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +97,14 @@ class Cuda:
     load_s = 2.0
 
     def __init__(
-        self, device: str, arena_bytes: int | None = None, allow_busy_gpu: bool = False
+        self, device: str, arena_bytes: int | None = None, share_gpu: bool = False
     ) -> None:
         if not torch.cuda.is_available():
             raise MedusaBenchError(why_no_cuda(), hint="--device cpu measures the processor.")
         index = int(device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
             raise MedusaBenchError(
-                f"There is no {device}: {torch.cuda.device_count()} GPUs are visible",
+                f"There is no {device}; visible GPUs: {torch.cuda.device_count()}",
                 hint="they count from cuda:0; CUDA_VISIBLE_DEVICES hides others.",
             )
         properties = torch.cuda.get_device_properties(index)
@@ -114,10 +113,10 @@ class Cuda:
         self._gpu = gpu.find(nvml, uuid) if nvml else None
         # Asked before this process computes, so that whoever is listed is another.
         others = self._gpu.processes() if self._gpu else ()
-        if others and not allow_busy_gpu:
+        if others and not share_gpu:
             raise MedusaBenchError(
                 f"Others compute on {device}: {', '.join(others[:5])}",
-                hint="wait for them, choose another GPU, or allow it with --allow-busy.",
+                hint="wait for them, choose another GPU, or allow it with --share-gpu.",
             )
         self.torch_device = torch.device("cuda", index)
         torch.cuda.set_device(self.torch_device)
@@ -146,6 +145,7 @@ class Cuda:
                 "kernel": platform.release(),
                 "python": platform.python_version(),
                 "uuid": uuid,
+                "visible GPUs": str(torch.cuda.device_count()),
                 "compute capability": f"{properties.major}.{properties.minor}",
                 "mig": "on" if known and known.is_mig else "off",
                 "other processes": ", ".join(others) or "none",
@@ -166,12 +166,7 @@ class Cuda:
 
     def use(self, dtype: Dtype) -> None:
         torch.set_float32_matmul_precision("high" if dtype is Dtype.TF32 else "highest")
-        needed = {
-            Dtype.FLOAT8: _FLOAT8_CAPABILITY,
-            Dtype.BFLOAT16: _BFLOAT16_CAPABILITY,
-            Dtype.TF32: _BFLOAT16_CAPABILITY,
-        }.get(dtype, (0, 0))
-        if self._capability < needed:
+        if self._capability < FIRST_CAPABILITY.get(dtype, (0, 0)):
             raise MedusaBenchError(f"{self._environment.device} has no {dtype} matrix units")
 
     def timer(self, call: Call, next_set: Callable[[], OperandSet], timing: Timing) -> Timer:

@@ -3,13 +3,16 @@
 NVML absent or refusing is never an error: every answer can be None. Clocks are never touched.
 """
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Doubt, Telemetry
 
 SAMPLE_PERIOD_S = 0.05
@@ -29,6 +32,13 @@ REASONS = {
     0x40: "hardware thermal slow-down",
     0x80: "power brake",
     0x100: "display clocks",
+}
+
+# The first CUDA compute capability with matrix units for a dtype. Source: CUDA programming guide.
+FIRST_CAPABILITY: Mapping[Dtype, tuple[int, int]] = {
+    Dtype.TF32: (8, 0),
+    Dtype.BFLOAT16: (8, 0),
+    Dtype.FLOAT8: (8, 9),
 }
 
 
@@ -252,3 +262,13 @@ def is_throttled(samples: Sequence[Sample], max_sm_clock_hz: float | None) -> bo
         ):
             return True
     return False
+
+
+def is_present() -> bool:
+    """Whether this machine shows a GPU to this process, by NVML or else by its device files."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    nvml, _ = load_nvml()
+    if nvml is not None:
+        return bool(all_gpus(nvml))
+    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/dxg"))

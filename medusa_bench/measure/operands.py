@@ -88,6 +88,12 @@ class Arena:
             buffer.zero_()  # touches each page now rather than in the first timed call
         return buffer
 
+    def release_large_results(self) -> None:
+        """Give back room for results beyond the arena's capacity: calls that allocate need it."""
+        for dtype, buffer in list(self._results.items()):
+            if buffer.numel() * dtype.itemsize > self.capacity_bytes:
+                del self._results[dtype]
+
     def _allocate(self, dtype: torch.dtype, num_elements: int) -> torch.Tensor:
         needed_bytes = num_elements * dtype.itemsize
         if not self._fits(needed_bytes):
@@ -123,37 +129,48 @@ class Rotation:
     product: Product
     inputs: torch.Tensor
     results: torch.Tensor
+    has_out: bool
     num_sets: int
     transposed: bool
     _turn: int = 0
 
     @classmethod
-    def of(cls, arena: Arena, product: Product, dtype: Dtype) -> "Rotation":
-        """Sets that fill the arena's capacity, or one set where it is larger than that."""
+    def of(
+        cls, arena: Arena, product: Product, dtype: Dtype, *, has_out: bool = True
+    ) -> "Rotation":
+        """Sets that fill the arena's capacity, or one set where it is larger than that.
+
+        has_out=False leaves `out` empty, for calls that allocate their result.
+        """
         storage, result = STORAGE[dtype], RESULT[dtype]
         lhs, rhs, out = _sizes(product, storage, result)
         set_bytes = (lhs + rhs) * storage.itemsize + out * result.itemsize
         num_sets = max(arena.capacity_bytes // set_bytes, 1)
+        if not has_out:
+            arena.release_large_results()
         return cls(
             product,
             arena.inputs(storage, num_sets * (lhs + rhs)),
-            arena.results(result, num_sets * out),
+            arena.results(result, num_sets * out if has_out else 0),
+            has_out,
             num_sets,
             rhs_is_transposed(product),
         )
 
     def next(self) -> OperandSet:
         """The next set, as views: nothing is read, written or allocated."""
-        lhs, rhs, out = _sizes(self.product, self.inputs.dtype, self.results.dtype)
+        p = self.product
+        lhs, rhs, out = _sizes(p, self.inputs.dtype, self.results.dtype)
         start = self._turn * (lhs + rhs)
         out_start = self._turn * out
         self._turn = (self._turn + 1) % self.num_sets
-        p = self.product
         rhs_strides = (1, p.k) if self.transposed else (p.n, 1)
         return OperandSet(
             _view(self.inputs, start, p.batch, (p.m, p.k), (p.k, 1)),
             _view(self.inputs, start + lhs, p.batch, (p.k, p.n), rhs_strides),
-            _view(self.results, out_start, p.batch, (p.m, p.n), (p.n, 1)),
+            _view(self.results, out_start, p.batch, (p.m, p.n), (p.n, 1))
+            if self.has_out
+            else self.results[:0],
         )
 
 

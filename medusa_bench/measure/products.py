@@ -60,6 +60,7 @@ _ROUNDOFF: dict[Dtype, float] = {
 }
 _CHECKED_ROWS = 4
 _CHECKED_COLUMNS = 64
+_PART_ELEMENTS = 1 << 24
 
 
 def is_accurate(call: Call, operands: OperandSet, product: Product, dtype: Dtype) -> bool:
@@ -70,7 +71,7 @@ def is_accurate(call: Call, operands: OperandSet, product: Product, dtype: Dtype
     """
     operands.out.fill_(float("nan"))
     call(operands)
-    if not bool(torch.isfinite(operands.out).all()):
+    if not _is_finite(operands.out):
         raise WrongResultError("part of the result was not written, or is not finite")
     error = max(
         float(
@@ -91,6 +92,15 @@ def is_accurate(call: Call, operands: OperandSet, product: Product, dtype: Dtype
     # Of a thousand sums the largest is about 4 sqrt(k); twice that is beyond chance. Partial sums
     # in float32 wander by up to sqrt(k) roundoffs of their own.
     return relative <= 8 * _ROUNDOFF[dtype] + 2 * sqrt(product.k) * _ROUNDOFF[Dtype.FLOAT32]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all of a contiguous tensor is. By parts, as a result may take half the memory."""
+    flat = tensor.view(-1)
+    return all(
+        bool(torch.isfinite(flat[start : start + _PART_ELEMENTS]).all())
+        for start in range(0, flat.numel(), _PART_ELEMENTS)
+    )
 
 
 def _first(tensor: torch.Tensor) -> torch.Tensor:

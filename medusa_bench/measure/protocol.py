@@ -7,7 +7,7 @@ ends, so the whole protocol is tested without either.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, sqrt
 from statistics import median, quantiles
 from typing import Protocol
 
@@ -70,8 +70,8 @@ def run(timer: Timer, rules: Rules, budget_s: float, clock: Callable[[], float])
         if first_s > LONG_CALL_S:
             rest_s = [sample() for _ in range(NUM_LONG_CALLS - 1)]
             return Block((first_s, *rest_s), 1, (Doubt.FEW_CALLS,))
-        # The first call warmed caches and clocks up; only later ones count.
-        samples_s = [sample(), sample()]
+        # A short first call warms caches and clocks up and does not count.
+        samples_s = [first_s if first_s > budget_s else sample(), sample()]
         num_calls = rules.num_calls(min(samples_s))
         if num_calls == 1:
             doubts = _collect(sample, samples_s, rules, is_over)
@@ -104,29 +104,38 @@ def _collect(
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the median from order statistics; of five or fewer, their range.
 
-    Ranks n/2 -+ 0.98 sqrt(n). Source: Conover, Practical Nonparametric Statistics, 3.2.
+    Ranks n/2 -+ 0.98 sqrt(n), rounded up. Source: Conover, Practical Nonparametric Statistics, 3.2.
     """
     ordered = sorted(samples)
     n = len(ordered)
-    low = max(floor(n / 2 - 0.98 * sqrt(n)) - 1, 0)
-    high = min(ceil(n / 2 + 0.98 * sqrt(n)), n - 1)
-    return ordered[low], ordered[high]
+    low = max(ceil(n / 2 - 0.98 * sqrt(n)), 1)
+    high = min(ceil(n / 2 + 0.98 * sqrt(n)), n)
+    return ordered[low - 1], ordered[high - 1]
 
 
 def is_closed(samples: Sequence[float], tolerance: float) -> bool:
-    """Whether the median's interval reaches at most `tolerance` (a share) to either side."""
+    """Whether the median's interval reaches at most `tolerance` (a share) to either side.
+
+    And whether both halves agree as well: a drift leaves the interval narrow.
+    """
     low, high = median_interval(samples)
-    return high - low <= 2 * tolerance * median(samples)
+    middle = median(samples)
+    return high - low <= 2 * tolerance * middle and _drift(samples) <= 2 * tolerance * middle
 
 
 def has_settled(samples: Sequence[float], tolerance: float) -> bool:
-    """Whether more samples of this noise would not move the median: both halves agree on it."""
+    """Whether the noise is wide and steady, so that more samples would not move the median."""
     if len(samples) < SETTLED_SAMPLES:
         return False
-    half = len(samples) // 2
-    first, second = median(samples[:half]), median(samples[half:])
     low, high = median_interval(samples)
-    return abs(first - second) <= tolerance / 2 * first and high - low <= 4 * tolerance * first
+    middle = median(samples)
+    return high - low <= 4 * tolerance * middle and _drift(samples) <= tolerance / 2 * middle
+
+
+def _drift(samples: Sequence[float]) -> float:
+    """How far the median moved from the first half of the samples to the second."""
+    half = len(samples) // 2
+    return abs(median(samples[:half]) - median(samples[half:]))
 
 
 def measurement(

@@ -32,6 +32,8 @@ class Measures(Protocol):
 
     def release(self) -> None: ...
 
+    def ping(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -40,7 +42,7 @@ class Options:
     device: str  # "cpu", "cuda" or "cuda:N"
     num_threads: int | None = None
     arena_bytes: int | None = None
-    allow_busy_gpu: bool = False
+    share_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def open_measurer(options: Options) -> Measures:
         return Measurer(Cpu(options.num_threads, options.arena_bytes))
     from medusa_bench.measure.cuda import Cuda
 
-    return Measurer(Cuda(options.device, options.arena_bytes, options.allow_busy_gpu))
+    return Measurer(Cuda(options.device, options.arena_bytes, options.share_gpu))
 
 
 def main(

@@ -1,1 +1,1 @@
-"""Records to figures and pages; never measures."""
+"""Figures and text from records. Takes what is in memory and returns it drawn; never measures."""

@@ -1,0 +1,99 @@
+"""`medusa-bench calibrate`: a few points, and this device can be predicted."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medusa_bench.cli import console
+from medusa_bench.cli.options import DTYPE, JSON
+from medusa_bench.errors import MedusaBenchError
+from medusa_bench.measurements import Timing
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  medusa-bench calibrate
+  medusa-bench calibrate --from measured.csv --gpu a40 -o calibration.json
+
+\b
+The calibrations that ship were fitted so (FILE: the published measurements):
+  medusa-bench calibrate --from FILE --gpu a100-80gb-sxm --source vidur -o OUT
+  medusa-bench calibrate --from FILE --any-device -o OUT
+  medusa-bench calibrate --from results/paper -o OUT
+"""
+)
+@click.option("--device", help="cuda, cuda:1 or cpu; default: the first GPU, else the CPU.")
+@click.option("--dtype", type=DTYPE, help="Default: float16 on a GPU, float32 on a CPU.")
+@click.option("--timing", type=click.Choice(list(Timing)), default=Timing.KERNEL)
+@click.option("--from", "table", type=click.Path(path_type=Path), help="Fit this, measure nothing.")
+@click.option("--gpu", help="With --from: whose rows, by profile or exact device name.")
+@click.option("--source", default="", help="With --from: only rows of this source.")
+@click.option("--any-device", is_flag=True, help="With --from: the prior for all other GPUs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; with --from, file.")
+@JSON
+def command(**options: Any) -> None:
+    """Fit launch time, bandwidth and compute efficiency, and say how well they predict.
+
+    Measures at most 24 products, for at most a minute, and writes calibration.json beside the
+    results: with each point's residual, the error on held-out points and the command. `predict`,
+    `explain` and `compare` take the folder as --gpu.
+    """
+    if options["table"] is None:
+        raise click.UsageError("measuring comes next")
+    else:
+        calibration = _from_table(options)
+        path = options["output"]
+    if options["as_json"]:
+        from medusa_bench.calibration_files import encode
+
+        document = encode(calibration)
+        for large in ("forest", "process"):
+            document[large] = document[large] is not None
+        console.print_json({**document, "path": path and str(path)})
+        return
+    parameters = calibration.parameters
+    click.echo(f"{calibration.device}, {calibration.timing} times, from {calibration.source}")
+    click.echo(f"  launch                {console.duration(parameters.launch_s)}")
+    click.echo(f"  bandwidth efficiency  {parameters.bandwidth_efficiency:.3f}")
+    click.echo(f"  compute efficiency    {parameters.compute_efficiency:.3f}")
+    click.echo(f"  points                {calibration.num_points:,}")
+    click.echo(f"  error                 {100 * calibration.error:.1f} % ({calibration.evidence})")
+    if path is not None:
+        click.echo(f"Written to {path}", err=True)
+
+
+def _command_line() -> str:
+    return shlex.join(["medusa-bench", *(click.get_current_context().obj or ["calibrate"])])
+
+
+def _from_table(options: dict[str, Any]) -> Any:
+    import numpy as np
+
+    from medusa_bench import accuracy, calibration_files, observations
+
+    rows = observations.read(options["table"])
+    if options["source"]:
+        rows = rows[np.flatnonzero(rows.source == options["source"])]
+    if options["gpu"] is not None and rows.gpu.astype(bool).any():
+        name = observations.profile_of(options["gpu"]).name
+        mine = [
+            gpu for gpu in np.unique(rows.gpu) if observations.profile_of(str(gpu)).name == name
+        ]
+        rows = rows[np.flatnonzero(np.isin(rows.gpu, mine))]
+    if len(rows) == 0:
+        raise MedusaBenchError(f"{options['table']} has no rows of that GPU and source.")
+    if options["any_device"]:
+        fits = accuracy.parameter_fits(rows, options["seed"])
+        source = ", ".join(f"{fit.device} ({fit.calibration.source})" for fit in fits)
+        calibration = accuracy.any_device(fits, source, _command_line())
+    else:
+        calibration = accuracy.calibrate_rows(
+            rows, options["gpu"] or "", _command_line(), seed=options["seed"]
+        )
+    if options["output"] is not None:
+        calibration_files.write(calibration, options["output"])
+    return calibration

@@ -1,0 +1,357 @@
+"""`medusa-bench compare`: where does parallel decoding pay, and with how many candidates?"""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medusa_bench.cli import console, simulation
+from medusa_bench.cli.options import COUNTS, JSON, MODELS
+
+if TYPE_CHECKING:
+    from medusa_bench.compare import BreakEven, Comparison
+    from medusa_bench.latency import LatencyModel
+
+_FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+@click.command(epilog="Example: medusa-bench compare --seq-len 128..8192 --map map.png")
+@simulation.GPUS
+@simulation.MODEL
+@click.option(
+    "--method",
+    type=MODELS,
+    default=("medusa", "draft-model"),
+    show_default="medusa,draft-model",
+    help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
+    "self-speculative, block-diffusion.",
+)
+@click.option(
+    "--batch-size",
+    type=COUNTS,
+    default=(1, 2, 4, 8, 16, 32, 64),
+    show_default="1..64",
+    help="Sequences decoded together.",
+)
+@click.option(
+    "--seq-len",
+    type=COUNTS,
+    default=(1024,),
+    show_default="1024",
+    help="Cached tokens of each sequence; several draw a map.",
+)
+@click.option(
+    "--num-candidates",
+    type=COUNTS,
+    help="Tokens verified at once, the root included.  [default: the paper's 1, 16, ..., 112]",
+)
+@simulation.DRAFT
+@simulation.DRAFT_LEN
+@simulation.ACCEPTANCE
+@simulation.COST
+@click.option(
+    "--lock-step",
+    is_flag=True,
+    help="All sequences of a batch advance by the shortest acceptance among them.",
+)
+@click.option("--all", "all_sizes", is_flag=True, help="A row for every size, not the best alone.")
+@click.option("--map", "map_file", type=_FIGURE, help="Write the break-even map (PNG, SVG, PDF).")
+@click.option(
+    "--curves", type=_FIGURE, help="Write the curves over candidates (the paper's figures 21-23)."
+)
+@click.option(
+    "--draft-grid", type=_FIGURE, help="Write speedup over draft length (the paper's figure 7)."
+)
+@JSON
+def command(
+    *,
+    gpu: tuple[str, ...],
+    model: str,
+    method: tuple[str, ...],
+    batch_size: tuple[int, ...],
+    seq_len: tuple[int, ...],
+    num_candidates: tuple[int, ...] | None,
+    draft: tuple[str, ...],
+    draft_len: tuple[int, ...] | None,
+    acceptance: tuple[str, ...],
+    dtype: str,
+    block: str | None,
+    heads: bool,
+    host_s: float | None,
+    lock_step: bool,
+    all_sizes: bool,
+    map_file: Path | None,
+    curves: Path | None,
+    draft_grid: Path | None,
+    as_json: bool,
+) -> None:
+    """Where a decoding method pays: its best size, its speedup, and the batch where it stops.
+
+    Simulated: the latencies of a step's matrix products on a GPU, and an acceptance model for the
+    tokens a step yields. speedup = acceleration rate / overhead. Last, a verdict in plain words.
+    """
+    from medusa_bench import shapes
+    from medusa_bench.acceptance import doubts
+    from medusa_bench.compare import break_even, simulate
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.methods import Block
+    from medusa_bench.verdicts import verdict
+
+    target = shapes.load(model)
+    contenders = simulation.contenders(
+        method,
+        target,
+        drafts=draft,
+        acceptance=acceptance,
+        num_candidates=num_candidates,
+        draft_len=draft_len,
+        heads=heads,
+        host_s=host_s,
+    )
+    counted = Block(block or "paper")
+    warnings = [
+        warning
+        for model_ in dict.fromkeys(c.acceptance for c in contenders)
+        for warning in doubts(
+            model_, {c.method.num_candidates for c in contenders if c.acceptance is model_}
+        )
+    ]
+    settings = [(b, s) for s in seq_len for b in batch_size]
+    studies = []
+    for latency in simulation.latency_models(gpu):
+        rows = simulate(
+            contenders,
+            target,
+            latency,
+            Dtype(dtype),
+            settings,
+            block=counted,
+            lock_step=lock_step,
+        )
+        ends = break_even(
+            contenders, target, latency, Dtype(dtype), rows, block=counted, lock_step=lock_step
+        )
+        studies.append((latency, rows, ends, verdict(rows, ends)))
+        warnings += simulation.too_large(latency, target, settings, Dtype(dtype))
+    for warning in warnings:
+        console.warn(warning)
+    _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)
+    if as_json:
+        console.print_json(_document(studies, warnings))
+        return
+    for latency, rows, ends, words in studies:
+        _print_study(latency, rows, ends, all_sizes=all_sizes)
+        if len(studies) == 1:
+            _print_words(words)
+    if len(studies) > 1:
+        _print_which_gpu(studies)
+
+
+def _print_words(sentences: Sequence[str]) -> None:
+    """Paragraphs no wider than a page."""
+    out = console.stdout()
+    out.print()
+    for sentence in sentences:
+        out.print(textwrap.fill(sentence, min(out.width, 100)), markup=False)
+
+
+Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str]]
+
+
+def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
+    from medusa_bench.compare import best, by_setting, cliffs_by_batch
+
+    return {
+        "warnings": warnings,
+        "devices": [
+            {
+                "device": latency.device,
+                "latency_model": latency.name,
+                "comparisons": [row.as_dict() for row in rows],
+                "best": [best(group).as_dict() for group in by_setting(rows).values()],
+                "break_even": [
+                    {
+                        "method": end.method,
+                        "seq_len": end.seq_len,
+                        "last_paying_batch_size": end.last_paying_batch,
+                        "tried_up_to": end.tried_up_to,
+                    }
+                    for end in ends
+                ],
+                "cliffs": [
+                    {"method": name, "batch_size": b, "seq_len": s, "after_candidates": counts}
+                    for (name, b, s), counts in cliffs_by_batch(rows).items()
+                ],
+                "verdict": words,
+            }
+            for latency, rows, ends, words in studies
+        ],
+    }
+
+
+def _print_study(
+    latency: "LatencyModel",
+    rows: "Sequence[Comparison]",
+    ends: "Sequence[BreakEven]",
+    *,
+    all_sizes: bool,
+) -> None:
+    from medusa_bench.methods import Block
+
+    whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
+    out = console.stdout()
+    out.print(
+        f"Simulated: {rows[0].model} in {rows[0].dtype} on {latency.device}, {whole}", markup=False
+    )
+    out.print(f"latencies   {latency.provenance}; {latency.name}", markup=False)
+    sources = ((_name(row), row.acceptance_source, row.required_parameter_name) for row in rows)
+    for name, acceptance, parameter in dict.fromkeys(sources):
+        if name != "vanilla":
+            out.print(f"acceptance  {name}: {acceptance}", markup=False)
+            out.print(f"            needed to break even: {parameter}", markup=False)
+    if len({row.seq_len for row in rows}) > 1 and not all_sizes:
+        for name in dict.fromkeys(row.method for row in rows if row.method != "vanilla"):
+            _print_map([row for row in rows if row.method == name], name)
+    else:
+        out.print(_table(rows, all_sizes=all_sizes))
+    if ends:
+        out.print(_ends(ends))
+
+
+def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
+    from medusa_bench.compare import best
+
+    groups: dict[tuple[str, str, int, int], list[Comparison]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.draft, row.seq_len, row.batch_size), []).append(row)
+    shown = list(rows) if all_sizes else [best(group) for group in groups.values()]
+    shown.sort(key=lambda row: (row.seq_len, row.batch_size))
+    timed = shown[0].tokens_per_s is not None
+    many = len({row.seq_len for row in rows}) > 1
+    columns = ["method", *(["seq len"] if many else []), "batch", "candidates", "step"]
+    columns += ["tokens/step", "overhead", "speedup", "90 %", "needed"]
+    columns += ["tokens/s"] * timed + ["bound by"]
+    return console.table(columns, [_cells(row, many=many, timed=timed) for row in shown])
+
+
+def _name(row: "Comparison") -> str:
+    return f"draft {row.draft}" if row.method == "draft-model" else row.method
+
+
+def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
+    low, high = row.speedup_interval
+    needed = "" if row.required_parameter is None else f"{row.required_parameter:.3f}"
+    return [
+        _name(row),
+        *([str(row.seq_len)] if many else []),
+        str(row.batch_size),
+        str(row.num_candidates),
+        console.duration(row.step.latency_s),
+        f"{row.acceleration_rate:.2f}",
+        f"{row.overhead:.3f}",
+        f"{row.speedup:.2f}",
+        f"{low:.2f} to {high:.2f} {_MARKS[row.outcome]}".rstrip() if low < high else "",
+        needed,
+        *([console.significant(row.tokens_per_s or 0.0)] if timed else []),
+        row.bound,
+    ]
+
+
+_MARKS = {"pays": "", "uncertain": "?", "loses": "-"}
+
+
+def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
+    """Speedup@candidates over batch x seq_len: "?" uncertain, "-" does not pay, "|" a cliff."""
+    from medusa_bench.compare import best, by_setting, cliffs_by_batch
+
+    cells = by_setting(rows)
+    leaps = cliffs_by_batch(rows)
+    batch_sizes = sorted({batch for batch, _ in cells})
+    lines = []
+    for seq_len in sorted({seq for _, seq in cells}):
+        line = [str(seq_len)]
+        for batch in batch_sizes:
+            row = best(cells[batch, seq_len])
+            edge = "|" if row.num_candidates in leaps.get((name, batch, seq_len), []) else ""
+            mark = _MARKS[row.outcome] if row.speedup > 1 else "-"
+            line.append(f"{row.speedup:.2f}{mark}@{row.num_candidates}{edge}")
+        lines.append(line)
+    title = (
+        f'{name}: best speedup@candidates, seq len down, batch size across ("?": the 90 % interval '
+        'crosses 1, "-": does not pay, "|": latency leaps just after)'
+    )
+    console.stdout().print(console.table(["", *map(str, batch_sizes)], lines, title))
+
+
+def _ends(ends: "Sequence[BreakEven]") -> Any:
+    cells = [
+        [
+            end.method,
+            str(end.seq_len),
+            f"{end.tried_up_to} and more"
+            if end.pays_throughout
+            else str(end.last_paying_batch or "none"),
+        ]
+        for end in ends
+    ]
+    return console.table(["method", "seq len", "pays up to batch"], cells)
+
+
+def _print_which_gpu(studies: Sequence[Study]) -> None:
+    """The GPUs side by side at each setting, the best method on each."""
+    from medusa_bench.compare import best, by_setting
+    from medusa_bench.verdicts import name
+
+    timed = studies[0][1][0].tokens_per_s is not None
+    out = console.stdout()
+    columns = ["seq len", "batch", *(latency.device for latency, *_ in studies)]
+    settings = by_setting(studies[0][1])
+    lines = []
+    for batch, seq_len in settings:
+        line = [str(seq_len), str(batch)]
+        for _, rows, _, _ in studies:
+            row = best(by_setting(rows)[batch, seq_len])
+            value = f"{row.tokens_per_s:,.0f} tokens/s, " if row.tokens_per_s else ""
+            line.append(f"{value}{row.speedup:.2f}x, {name(row)}")
+        lines.append(line)
+    out.print(console.table(columns, lines, "The best of each GPU"))
+    for latency, _, _, words in studies:
+        out.print(f"\n{latency.device}:", markup=False)
+        _print_words(words)
+    if not timed:
+        console.stderr().print(
+            "Hint: --block full counts the whole model, and gives tokens per second.", markup=False
+        )
+
+
+def _write_figures(
+    rows: "Sequence[Comparison]",
+    model: str,
+    map_file: Path | None,
+    curves: Path | None,
+    draft_grid: Path | None,
+) -> None:
+    if not (map_file or curves or draft_grid):
+        return
+    from medusa_bench.report import comparison
+
+    title = f"{model} on {rows[0].device}, simulated"
+    widest = [row for row in rows if row.method == rows[0].method]
+    if map_file:
+        simulation.save(comparison.break_even_map(rows, title=title), map_file)
+    if curves:
+        figure = comparison.over_candidates(widest, title=f"{widest[0].method}: {title}")
+        simulation.save(figure, curves)
+    if draft_grid:
+        smallest = min(row.batch_size for row in rows)
+        seq_len = min(row.seq_len for row in rows)
+        drafted = [
+            row
+            for row in rows
+            if row.method == "draft-model" and (row.batch_size, row.seq_len) == (smallest, seq_len)
+        ]
+        if not drafted:
+            raise click.UsageError("--draft-grid needs --method draft-model.")
+        simulation.save(comparison.draft_grid(drafted, title=title), draft_grid)

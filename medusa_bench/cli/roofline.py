@@ -1,0 +1,279 @@
+"""`medusa-bench roofline`: results under their roofs, as a figure, in the terminal, as JSON."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medusa_bench.cli import console
+from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
+from medusa_bench.errors import MedusaBenchError
+
+if TYPE_CHECKING:
+    from medusa_bench.devices import DeviceProfile
+    from medusa_bench.report.series import By, Dot, Panel, Selection, Source
+
+_RESULTS = Path("results")
+
+
+@click.command(
+    epilog="Example: medusa-bench roofline results/paper --figure 18 -o figure-18.png",
+)
+@click.argument("folders", metavar="[RESULTS]...", nargs=-1)
+@click.option(
+    "--figure",
+    type=click.IntRange(9, 20),
+    help="As the paper's figure 9 to 17 (a model's operators on a GPU) or 18 to 20 (candidates).",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["operator", "candidates"]),
+    help="What colours tell apart.  [default: operator]",
+)
+@click.option("-m", "--model", "models", type=MODELS, help="Show these models.")
+@click.option("--operator", "operators", type=OPERATORS, help="Show these operators or families.")
+@click.option("--phase", "phases", type=PHASES, help="Show these of prefill, decode, medusa.")
+@click.option("-b", "--batch-size", type=COUNTS, help="Show these batch sizes.")
+@click.option("-s", "--seq-len", type=COUNTS, help="Show these sequence lengths.")
+@click.option("-q", "--num-candidates", type=COUNTS, help="Show these candidate counts.")
+@click.option("--dtype", type=DTYPE, help="Show this dtype.  [default: that of most points]")
+@click.option(
+    "--timing",
+    type=click.Choice(["kernel", "eager"]),
+    help="Show these times.  [default: kernel where there are any]",
+)
+@click.option("--gpu", "gpus", type=MODELS, help="Profiles whose datasheet roofs to draw as well.")
+@click.option("-o", "--output", help="Write a figure; .png, .svg or .pdf chooses the format.")
+@click.option(
+    "--width",
+    type=click.Choice(["one", "two"]),
+    help="Columns of a paper that the figure is wide.  [default: one for one panel]",
+)
+@click.option("--text", "as_text", is_flag=True, help="Draw in the terminal, also with -o.")
+@JSON
+def command(folders: tuple[str, ...], **options: Any) -> None:
+    """Set results under the roofline, each point at its operational intensity.
+
+    RESULTS are folders of `sweep` or `predict`, or results/paper; by default the newest in
+    ./results. Measured points are filled, predicted ones hollow, reported ones half-filled.
+    Datasheet roofs are dashed, measured ones solid; a point above a roof is ringed, with the likely
+    cause. Without -o the figure is drawn in the terminal.
+    """
+    from medusa_bench.report import series
+
+    profiles = _profiles(options["gpus"] or ())
+    by, selection = _selection(options)
+    sources = _sources(folders, profiles)
+    if sources:
+        if options["figure"]:
+            sources = _on_the_papers_gpu(sources, options["figure"])
+        panels = series.panels(sources, by, selection)
+    else:
+        from medusa_bench.dtypes import Dtype
+
+        panels = series.roofs_alone(profiles, selection.dtype or Dtype.FLOAT16)
+    if options["output"]:
+        _write(panels, options["output"], options["width"])
+    if options["as_json"]:
+        console.print_json([_document(panel) for panel in panels])
+        return
+    for panel in panels:
+        _print(panel, draw=options["as_text"] or not options["output"])
+
+
+def _profiles(names: Sequence[str]) -> "list[DeviceProfile]":
+    from medusa_bench import devices
+
+    return [devices.load(name) for name in names]
+
+
+def _selection(options: dict[str, Any]) -> "tuple[By, Selection]":
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.measurements import Timing
+    from medusa_bench.operators import select
+    from medusa_bench.phases import Phase
+    from medusa_bench.report.series import By, Selection, of_paper_figure
+
+    selection = Selection(
+        models=options["models"] or (),
+        operators=tuple(operator.name for operator in select(options["operators"] or ())),
+        phases=tuple(Phase(word) for word in options["phases"] or ()),
+        batch_sizes=options["batch_size"] or (),
+        seq_lens=options["seq_len"] or (),
+        num_candidates=options["num_candidates"] or (),
+        dtype=Dtype(options["dtype"]) if options["dtype"] else None,
+        timing=Timing(options["timing"]) if options["timing"] else None,
+    )
+    by = By(options["by"]) if options["by"] else None
+    if options["figure"]:
+        papers_by, selection = of_paper_figure(options["figure"], selection)
+        if by not in (None, papers_by):
+            raise click.UsageError(f"figure {options['figure']} is by {papers_by}.")
+        return papers_by, selection
+    return by or By.OPERATOR, selection
+
+
+def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "list[Source]":
+    from medusa_bench import devices, store
+    from medusa_bench.report.series import Source
+
+    if not folders:
+        newest = _newest()
+        if newest is None and not profiles:
+            raise MedusaBenchError(
+                f"There are no results under ./{_RESULTS}.",
+                hint="`medusa-bench sweep` measures some; results/paper holds the paper's; "
+                "--gpu draws datasheet roofs alone.",
+            )
+        folders = [str(newest)] if newest else []
+        for folder in folders:
+            console.stderr().print(f"The newest results: {folder}", markup=False)
+    sources = []
+    for folder in folders:
+        results = store.load(folder)
+        environment = results.environment
+        sources.append(
+            Source(
+                device=environment.device,
+                points=results.points(),
+                roofs=results.roof,
+                profile=devices.match(environment.device, environment.memory_bytes),
+                l2_bytes=environment.l2_bytes,
+                extra_profiles=tuple(profiles),
+            )
+        )
+    return sources
+
+
+def _newest() -> Path | None:
+    """The folder under ./results that was last written to; the paper's is never the newest."""
+    found = [run.parent for run in _RESULTS.glob("*/run.json") if run.parent.name != "paper"]
+
+    def written_at(folder: Path) -> float:
+        return max(
+            (folder / name).stat().st_mtime
+            for name in ("run.json", "points.jsonl")
+            if (folder / name).exists()
+        )
+
+    return max(found, key=written_at, default=None)
+
+
+def _on_the_papers_gpu(sources: "list[Source]", figure: int) -> "list[Source]":
+    from medusa_bench.report.series import PAPER_FIGURES
+
+    wanted = PAPER_FIGURES[figure].profile
+    there = [source for source in sources if source.profile and source.profile.name == wanted]
+    if not there:
+        devices_there = ", ".join(dict.fromkeys(source.device for source in sources))
+        console.warn(f"the paper's figure {figure} is of {wanted}; this is of {devices_there}.")
+    return there or sources
+
+
+def _write(panels: "Sequence[Panel]", output: str, width: str | None) -> None:
+    from medusa_bench.report import roofline, style
+
+    with style.applied():
+        figure = roofline.draw(panels, width or ("two" if len(panels) > 1 else "one"))
+        path = style.save(figure, output)
+    console.stderr().print(f"Wrote {path}", markup=False)
+
+
+def _print(panel: "Panel", *, draw: bool) -> None:
+    from rich.text import Text
+
+    from medusa_bench.report import terminal
+
+    out = console.stdout()
+    out.print(Text(", ".join(panel.title), style="bold"))
+    if draw:
+        characters = terminal.UNICODE if _writes(terminal.UNICODE.measured) else terminal.ASCII
+        columns = min(out.width, 100) if out.is_terminal else 80
+        out.print(terminal.draw(panel, columns=max(columns, 50), characters=characters), end="")
+    if panel.series:
+        letters = terminal.letters(panel)
+        out.print(
+            console.table(
+                ("", "series", "points", "FLOP/byte", "FLOP/s", "of roof"),
+                [
+                    (
+                        letters.get(each.name, "") if draw else "",
+                        each.short_name,
+                        str(len(each.dots)),
+                        _range([dot.operational_intensity for dot in each.dots]),
+                        _range([dot.flops_per_s for dot in each.dots], si=True),
+                        _share(each.dots),
+                    )
+                    for each in panel.series
+                ],
+            )
+        )
+    flagged = [dot for dot in panel.dots if dot.cause]
+    for cause, count in Counter(dot.cause for dot in flagged).items():
+        worst = max((dot for dot in flagged if dot.cause is cause), key=lambda dot: dot.flops_per_s)
+        out.print(
+            f"! {count} above a roof, likely because {cause}; such as {'/'.join(worst.operators)} "
+            f"at batch_size {worst.batch_size}, seq_len {worst.seq_len}"
+            + (f", {worst.num_candidates} candidates" if worst.num_candidates > 1 else "")
+            + f": {console.si(worst.flops_per_s, 'FLOP/s')}.",
+            markup=False,
+        )
+    if not panel.ceilings:
+        out.print("No roof: none was measured, and no profile is this device's.", markup=False)
+    out.print()
+
+
+def _writes(character: str) -> bool:
+    import sys
+
+    try:
+        character.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _range(values: Sequence[float], *, si: bool = False) -> str:
+    def shown(value: float) -> str:
+        return console.si(value, "") if si else console.significant(value)
+
+    low, high = shown(min(values)).strip(), shown(max(values)).strip()
+    return low if low == high else f"{low}..{high}"
+
+
+def _share(dots: "Sequence[Dot]") -> str:
+    """Median and extremes of what the dots reach of the roof at their intensity."""
+    shares = [dot.roof_fraction for dot in dots if dot.roof_fraction is not None]
+    if not shares:
+        return "-"
+    return f"{median(shares):.0%} ({100 * min(shares):.0f}..{max(shares):.0%})"
+
+
+def _document(panel: "Panel") -> dict[str, Any]:
+    return {
+        "device": panel.device,
+        "model": panel.model,
+        "dtype": panel.dtype,
+        "timing": panel.timing,
+        "provenance": panel.provenance,
+        "source": panel.source,
+        "by": panel.by,
+        "ceilings": [
+            {**dataclasses.asdict(ceiling), "ridge_point": ceiling.ridge_point}
+            for ceiling in panel.ceilings
+        ],
+        "series": [
+            {
+                "name": each.name,
+                "phase": each.phase,
+                "num_candidates": each.num_candidates,
+                "provenance": each.provenance,
+                "points": [dataclasses.asdict(dot) for dot in each.dots],
+            }
+            for each in panel.series
+        ],
+    }

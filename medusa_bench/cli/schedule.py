@@ -1,0 +1,200 @@
+"""`medusa-bench schedule`: draft length by batch size, as an engine reads it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medusa_bench.cli import console, simulation
+from medusa_bench.cli.options import JSON
+from medusa_bench.errors import InvalidFileError, MedusaBenchError
+
+if TYPE_CHECKING:
+    from medusa_bench.compare import Comparison
+    from medusa_bench.schedules import Replay, Schedule
+
+_ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
+
+
+@click.command(epilog="Example: medusa-bench schedule --engine vllm --draft llama-160m")
+@simulation.ONE_GPU_OR_PAPER
+@simulation.MODEL
+@click.option(
+    "--method",
+    default="draft-model",
+    show_default=True,
+    help="draft-model, medusa, eagle-3, mtp, ...",
+)
+@click.option("--draft", default="llama-68m", show_default=True, help="The draft model.")
+@simulation.DRAFT_LEN
+@simulation.ACCEPTANCE
+@click.option("--max-batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option("--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 10),
+    default=0.0,
+    show_default=True,
+    help="Off where the speedup is at most 1 + this.",
+)
+@simulation.COST
+@click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
+@click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@JSON
+def command(
+    *,
+    gpu: str,
+    model: str,
+    method: str,
+    draft: str,
+    draft_len: tuple[int, ...] | None,
+    acceptance: tuple[str, ...],
+    max_batch_size: int,
+    seq_len: int,
+    margin: float,
+    dtype: str,
+    block: str | None,
+    heads: bool,
+    host_s: float | None,
+    engine: str,
+    check: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """The draft length for every batch size, in the form that a serving engine loads.
+
+    Covers batch sizes 1 to the largest; off where speculation does not pay. --check reads such a
+    file back and simulates it beside always-on and always-off.
+    """
+    from medusa_bench import schedules, shapes
+    from medusa_bench.compare import simulate
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.methods import Block, eagle_chain
+
+    target = shapes.load(model)
+    lengths = draft_len or tuple(range(1, 16))
+    contenders = simulation.contenders(
+        (method,),
+        target,
+        drafts=(draft,),
+        acceptance=acceptance,
+        num_candidates=[length + 1 for length in lengths],
+        draft_len=lengths,
+        heads=heads,
+        host_s=host_s,
+    )
+    if method.startswith("eagle-"):
+        contenders = [
+            replace(c, method=eagle_chain(target, length, method))
+            for c, length in zip(contenders, lengths, strict=True)
+        ]
+    read = schedules.read(_text(check), where=str(check)) if check else None
+    batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
+    (latency,) = simulation.latency_models((gpu,))
+    rows = simulate(
+        contenders,
+        target,
+        latency,
+        Dtype(dtype),
+        [(batch_size, seq_len) for batch_size in batch_sizes],
+        block=Block(block or "full"),
+    )
+    schedule = read or schedules.plan(rows, margin)
+    replay = schedules.replay(schedule, rows)
+    written = schedules.write(
+        schedule,
+        schedules.Engine(engine),
+        method,
+        model,
+        draft if contenders[0].method.name == "draft-model" else "",
+    )
+    if output:
+        try:
+            output.write_text(written)
+        except OSError as error:
+            raise MedusaBenchError(f"{output} cannot be written: {error.strerror}.") from None
+    if as_json:
+        console.print_json(
+            {
+                "device": latency.device,
+                "latency_model": latency.name,
+                "method": method,
+                "model": target.name,
+                "draft": contenders[0].method.drafts[0].shape.name
+                if contenders[0].method.drafts
+                else None,
+                "seq_len": seq_len,
+                "margin": margin,
+                "engine": engine,
+                "written": written,
+                "spans": [
+                    [span.first_batch, span.last_batch, span.draft_len] for span in schedule.spans
+                ],
+                "replay": [
+                    {
+                        "batch_size": point.batch_size,
+                        "draft_len": point.draft_len,
+                        "speedup": point.speedup,
+                        "always_on_draft_len": point.always_on_draft_len,
+                        "always_on_speedup": point.always_on_speedup,
+                    }
+                    for point in replay
+                ],
+            }
+        )
+        return
+    if check:
+        console.stdout().print(_replay_table(schedule, replay))
+    else:
+        click.echo(written, nl=False)
+    _print_hints(schedule, replay, rows)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InvalidFileError(f"{path} cannot be read: {reason}.") from None
+
+
+def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:
+    columns = ["batch", "drafted", "speedup", f"always {replay[0].always_on_draft_len}", "off"]
+    ends = {end for span in schedule.spans for end in (span.first_batch, span.last_batch)}
+    cells = [
+        [
+            str(point.batch_size),
+            str(point.draft_len or "off"),
+            f"{point.speedup:.3f}",
+            f"{point.always_on_speedup:.3f}",
+            "1.000",
+        ]
+        for point in replay
+        if point.batch_size in ends
+    ]
+    return console.table(columns, cells, "Both ends of every span, simulated again")
+
+
+def _print_hints(
+    schedule: "Schedule", replay: "Sequence[Replay]", rows: "Sequence[Comparison]"
+) -> None:
+    on = [point for point in replay if point.draft_len]
+    if not on:
+        words = "Speculation pays at no batch size here: serve without it."
+    else:
+        mean = sum(point.speedup for point in replay) / len(replay)
+        always = sum(point.always_on_speedup for point in replay) / len(replay)
+        words = (
+            f"On up to batch size {on[-1].batch_size}; mean speedup over batch sizes 1 to "
+            f"{schedule.max_batch_size}: {mean:.2f}, against {always:.2f} with "
+            f"{replay[0].always_on_draft_len} drafted tokens always, and 1 without."
+        )
+    console.stderr().print(words, markup=False)
+    console.stderr().print(
+        f"Simulated: latencies {rows[0].latency_source} on {rows[0].device}; acceptance "
+        f"{rows[0].acceptance_source}.",
+        markup=False,
+    )

@@ -1,0 +1,251 @@
+"""What compare, schedule and tree share: which GPU, which methods, which acceptance."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medusa_bench.cli import console
+from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
+from medusa_bench.errors import MedusaBenchError, UnknownNameError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from medusa_bench.acceptance import AcceptanceModel
+    from medusa_bench.compare import Contender
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.latency import LatencyModel
+    from medusa_bench.shapes import ModelShape
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def stack(*decorators: Decorator) -> Decorator:
+    """Several options as one, in the order in which help lists them."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+_GPU_HELP = (
+    "Whose latencies: a profile's name (predicted), a results folder (measured, the gaps "
+    "predicted), or `paper` (fitted to the paper's A100 points, its harness included)."
+)
+GPUS = click.option(
+    "--gpu",
+    type=MODELS,
+    default=("paper",),
+    show_default="paper",
+    help=f"{_GPU_HELP} Several are set side by side.",
+)
+ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
+ONE_GPU_OR_PAPER = click.option("--gpu", default="paper", show_default=True, help=_GPU_HELP)
+MODEL = click.option(
+    "--model", default="llama-7b", show_default=True, help="The model that decodes."
+)
+COST = stack(
+    click.option("--dtype", type=DTYPE, default="float16", show_default=True),
+    click.option(
+        "--block",
+        type=click.Choice(["paper", "full"]),
+        default=None,
+        help="Count the paper's eight products of a layer, or the whole model.",
+    ),
+    click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost."),
+    click.option(
+        "--host-time",
+        "host_s",
+        type=DURATION,
+        default=None,
+        help="Time a speculating step spends outside the GPU: 50us is 0.05ms.",
+    ),
+)
+ACCEPTANCE = click.option(
+    "--acceptance",
+    multiple=True,
+    metavar="[NAME=]MODEL",
+    help="Acceptance model, for all methods or for the method or draft NAME. MODEL: paper, "
+    "printed, log:A[:BASE], chain:P, survival:P1,P2, tree:MODEL, tokens:N, or a file (JSON, CSV, "
+    "vLLM's metrics or log).",
+)
+DRAFT = click.option(
+    "--draft",
+    type=MODELS,
+    default=("llama-68m",),
+    show_default="llama-68m",
+    help="Draft models.",
+)
+DRAFT_LEN = click.option("--draft-len", type=COUNTS, help="Drafted tokens.  [default: 1 to 15]")
+
+
+def contenders(
+    method_names: Sequence[str],
+    target: "ModelShape",
+    *,
+    drafts: Sequence[str],
+    acceptance: Sequence[str],
+    num_candidates: Sequence[int] | None = None,
+    draft_len: Sequence[int] | None = None,
+    heads: bool = False,
+    host_s: float | None = None,
+) -> "list[Contender]":
+    """The methods at every size asked for, each with its acceptance model.
+
+    Raises MedusaBenchError: an unknown method, or one without a published acceptance.
+    """
+    from medusa_bench import shapes
+    from medusa_bench.compare import Contender
+    from medusa_bench.methods import METHODS
+
+    for name in method_names:
+        if name not in METHODS:
+            raise UnknownNameError("method", name, METHODS)
+    draft_shapes = [shapes.load(name) for name in drafts]
+    chosen = _acceptance_by_name(acceptance, {*METHODS, *(shape.name for shape in draft_shapes)})
+    found = []
+    for name in method_names:
+        row = METHODS[name]
+        sizes = (draft_len if row.size_is_draft_len else num_candidates) or row.sizes
+        if name == "vanilla":
+            sizes = (1,)
+        for shape in draft_shapes if row.uses_draft_model else draft_shapes[:1]:
+            model = _acceptance_of(name, shape.name, chosen, row.acceptance)
+            for size in sizes:
+                method = row.make(target, shape, size)
+                if name == "medusa":
+                    method = replace(method, medusa_heads=heads)
+                if host_s is not None and name != "vanilla":
+                    method = replace(method, host_s=host_s)
+                found.append(Contender(method, model))
+    return found
+
+
+def _acceptance_by_name(texts: Sequence[str], names: set[str]) -> "Mapping[str, AcceptanceModel]":
+    from medusa_bench import acceptance
+
+    chosen = {}
+    for text in texts:
+        name, equals, spec = text.partition("=")
+        named = equals and name in names
+        chosen[name if named else ""] = acceptance.parse(spec if named else text)
+    return chosen
+
+
+def _acceptance_of(
+    method: str,
+    draft: str,
+    chosen: "Mapping[str, AcceptanceModel]",
+    default: "AcceptanceModel | None",
+) -> "AcceptanceModel":
+    if method == "vanilla":
+        assert default is not None
+        return default
+    keys = (draft, method, "") if method == "draft-model" else (method, "")
+    model = next((chosen[key] for key in keys if key in chosen), default)
+    if model is None:
+        raise MedusaBenchError(
+            f"No acceptance of {method} is known here.",
+            hint=f"give it, as measured or published: --acceptance {method}=tokens:N.",
+        )
+    return model
+
+
+def latency_models(names: Sequence[str]) -> "list[LatencyModel]":
+    """The latency model that each name stands for. Raises MedusaBenchError."""
+    from medusa_bench import devices, latency
+    from medusa_bench.measurements import Timing
+
+    return [
+        latency.calibrated(devices.load("a100-80gb-pcie"), Timing.EAGER)
+        if name == "paper"
+        else latency.calibrated(devices.load(name))
+        for name in names
+    ]
+
+
+def too_large(
+    latency: "LatencyModel",
+    target: "ModelShape",
+    settings: "Sequence[tuple[int, int]]",
+    dtype: "Dtype",
+) -> list[str]:
+    """In words, which settings do not fit into the device's memory, where a profile tells it."""
+    from medusa_bench import devices
+    from medusa_bench.methods import memory_bytes
+
+    found = [each for each in devices.all_profiles() if each.name == latency.device]
+    if not found:
+        return []
+    large = [
+        (batch_size, seq_len)
+        for batch_size, seq_len in settings
+        if memory_bytes(target, batch_size, seq_len, dtype) > found[0].memory_bytes
+    ]
+    if not large:
+        return []
+    batch_size, seq_len = large[0]
+    has = f"{latency.device} has ({found[0].memory_bytes / 2**30:.0f} GiB)"
+    return [
+        f"{len(large)} of {len(settings)} settings need more memory than {has}, the first of them "
+        f"batch size {batch_size} with {seq_len} cached tokens; what they show is the speed of the "
+        "arithmetic alone"
+    ]
+
+
+def tree_latency(
+    gpu: str,
+    model: str,
+    batch_size: int,
+    seq_len: int,
+    max_candidates: int,
+    *,
+    draft: str | None,
+    draft_width: int,
+    dtype: str,
+    block: str,
+    heads: bool,
+    host_s: float,
+) -> "Callable[[int, int], float]":
+    """What a step costs in seconds as a function of a tree's candidates and depth.
+
+    With a draft model each level is one of its passes: the first over the root, the others over
+    draft_width nodes.
+    """
+    from medusa_bench import shapes
+    from medusa_bench.compare import step_costs
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.methods import Block, Draft, medusa
+
+    target = shapes.load(model)
+    (latency,) = latency_models((gpu,))
+    methods = [medusa(n, heads=heads and n > 1) for n in range(1, max_candidates + 1)]
+    steps = [method.step(target, batch_size, seq_len, Block(block)) for method in methods]
+    if draft:
+        shape = shapes.load(draft)
+        levels = (Draft(shape, 1), Draft(shape, 1, draft_width))
+        drafting = replace(medusa(2), drafts=levels).step(target, batch_size, seq_len, Block(block))
+        steps += [drafting[:1], drafting[1:2]]
+    costs = step_costs(steps, latency, Dtype(dtype)).latency_s.tolist()
+    first_s, next_s = costs[max_candidates:] if draft else (0.0, 0.0)
+
+    def step_latency_s(num_candidates: int, depth: int) -> float:
+        drafts_s = first_s + (depth - 1) * next_s if depth else 0.0
+        return float(costs[num_candidates - 1] + drafts_s + (host_s if depth else 0.0))
+
+    return step_latency_s
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format of the path's ending. Raises MedusaBenchError."""
+    from medusa_bench.report import style
+
+    with style.applied():
+        written = style.save(figure, path)
+    console.stderr().print(f"Wrote {written}", markup=False, soft_wrap=True)

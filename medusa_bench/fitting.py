@@ -1,0 +1,219 @@
+"""Fitting a calibration to measured latencies, with its error on points that were not fitted.
+
+Few points move the three parameters, against a prior, and bend the formula near themselves (a
+Gaussian process). From MANY points on, trees learn what the formula leaves over.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medusa_bench import boosting, gaussian_process
+from medusa_bench.calibration import (
+    BOUNDS,
+    FEATURE_SCALES,
+    Calibration,
+    Ceilings,
+    Interval,
+    Parameters,
+    Residual,
+    Work,
+)
+from medusa_bench.dtypes import Dtype
+from medusa_bench.measurements import Timing
+from medusa_bench.operators import Product
+from medusa_bench.tiles import FloatArray, Products
+
+MANY = 400
+_FOLDS = 3
+_FOLD_TREES = 150  # the error on unseen points needs no full forest
+_MIN_ROWS_OF_A_BOUND = 60  # fewer leave the tails of their errors unknown: all bounds together
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Log-normal: parameters as expected before a device's points, and how far they may be off."""
+
+    parameters: Parameters
+    sigmas: tuple[float, float, float] = (1.2, 0.10, 0.08)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Latencies of products on one device: what a calibration is fitted to, as columns.
+
+    groups: for each row the number of its model, or of its weights; the rows of a group are held
+    out together when the error on unseen ones is estimated. `grouped_by` says which.
+    """
+
+    products: Products
+    dtypes: Sequence[Dtype]
+    latency_s: FloatArray
+    groups: NDArray[np.int64]
+    grouped_by: str
+
+    def __len__(self) -> int:
+        return len(self.latency_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a calibration's points come from, for whoever reads it."""
+
+    device: str
+    timing: Timing
+    source: str
+    command: str = ""
+
+
+def calibrate(
+    samples: Samples, ceilings: Ceilings, prior: Prior, origin: Origin, *, seed: int = 0
+) -> Calibration:
+    """The calibration that the samples and the prior make."""
+    work = Work.of(samples.products, samples.dtypes, ceilings)
+    parameters = fit_parameters(work, samples.latency_s, prior)
+    residual = np.log(samples.latency_s / work.latency_s(parameters))
+    features = work.features(parameters, ceilings)
+    calibration = Calibration(
+        origin.device,
+        origin.timing,
+        ceilings,
+        parameters,
+        Interval(),
+        origin.source,
+        origin.command,
+        len(samples),
+        error=0.0,
+        evidence="",
+    )
+    if len(samples) >= MANY:
+        unseen = _unseen_errors(features, residual, samples.groups, seed)
+        return replace(
+            calibration,
+            interval=interval(unseen, work.parts(parameters).bound),
+            error=_mean_error(unseen),
+            evidence=f"held out by {samples.grouped_by}",
+            forest=boosting.fit(features, residual, seed=seed),
+        )
+    process = gaussian_process.fit(features * FEATURE_SCALES, residual)
+    calibration = replace(
+        calibration,
+        error=_mean_error(process.left_out_errors()),
+        evidence="each point held out in turn",
+        process=process,
+    )
+    fitted_s = calibration.predict(work).latency_s
+    return replace(calibration, residuals=tuple(_residuals(samples, fitted_s)))
+
+
+def _mean_error(errors: FloatArray) -> float:
+    """Of log(true / predicted), the mean absolute error relative to the truth."""
+    return float(np.abs(np.expm1(-errors)).mean())
+
+
+def _residuals(samples: Samples, fitted_s: FloatArray) -> Iterator[Residual]:
+    p = samples.products
+    rows = zip(p.batch, p.m, p.n, p.k, samples.dtypes, samples.latency_s, fitted_s, strict=True)
+    for batch, m, n, k, dtype, latency_s, row_fitted_s in rows:
+        product = Product(int(batch), int(m), int(n), int(k))
+        yield Residual(product, dtype, float(latency_s), float(row_fitted_s))
+
+
+def interval(errors: FloatArray, bound: NDArray[np.str_]) -> Interval:
+    """The quantiles of log(true / predicted) for each bound, shape (rows,) both."""
+    low, high = [], []
+    for name in BOUNDS:
+        chosen = errors[bound == name]
+        if len(chosen) < _MIN_ROWS_OF_A_BOUND:
+            chosen = errors
+        low.append(float(np.quantile(chosen, 0.05)))
+        high.append(float(np.quantile(chosen, 0.95)))
+    return Interval(tuple(low), tuple(high))  # type: ignore[arg-type]
+
+
+def folds(groups: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """A fold for each row, 0 to count - 1, the rows of a group in the same one."""
+    names, row_group = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold: NDArray[np.int64] = (order % count)[row_group]
+    return fold
+
+
+def _unseen_errors(
+    features: FloatArray, residual: FloatArray, groups: NDArray[np.int64], seed: int
+) -> FloatArray:
+    """log(true / predicted) of each row by trees that saw no row of its group."""
+    if len(np.unique(groups)) < 2:
+        groups = np.arange(len(residual))
+    count = min(_FOLDS, len(np.unique(groups)))
+    fold = folds(groups, count, seed)
+    errors = np.zeros(len(residual))
+    for index in range(count):
+        held = fold == index
+        forest = boosting.fit(
+            features[~held], residual[~held], num_trees=_FOLD_TREES, learning_rate=0.2, seed=seed
+        )
+        errors[held] = residual[held] - forest.predict(features[held])
+    return errors
+
+
+_NOISE = 0.05  # standard deviation of a log latency about the formula
+_SCALE = 0.10  # residuals beyond it count less and less (Student's t)
+
+
+def fit_parameters(work: Work, latency_s: FloatArray, prior: Prior) -> Parameters:
+    """The parameters that a device's points and the prior agree on.
+
+    Robust least squares of log latencies by Levenberg's and Marquardt's damped steps.
+    """
+    expected = prior.parameters.logs
+    precision = 1 / np.array(prior.sigmas)
+    target = np.log(latency_s)
+
+    def residual_at(logs: FloatArray) -> FloatArray:
+        return target - np.log(work.latency_s(Parameters.from_logs(logs)))
+
+    def loss_at(logs: FloatArray, residual: FloatArray) -> float:
+        misfit = (logs - expected) * precision
+        robust = np.log1p((residual / _SCALE) ** 2).sum() * (_SCALE / _NOISE) ** 2
+        return float(robust + misfit @ misfit)
+
+    logs = expected
+    residual = residual_at(logs)
+    loss = loss_at(logs, residual)
+    damping = 1e-3
+    for _ in range(60):
+        slopes = _slopes(work, logs)
+        weights = 1 / (1 + (residual / _SCALE) ** 2) / _NOISE**2
+        normal = (slopes * weights[:, None]).T @ slopes + np.diag(precision**2)
+        gradient = slopes.T @ (weights * residual) - (logs - expected) * precision**2
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
+        moved = logs + np.clip(step, -1, 1)
+        residual_moved = residual_at(moved)
+        loss_moved = loss_at(moved, residual_moved)
+        if loss_moved > loss:
+            damping *= 10
+            if damping > 1e8:
+                break
+            continue
+        converged = loss - loss_moved < 1e-10 * loss
+        logs, residual, loss = moved, residual_moved, loss_moved
+        damping = max(damping / 10, 1e-9)
+        if converged:
+            break
+    return Parameters.from_logs(logs)
+
+
+def _slopes(work: Work, logs: FloatArray) -> FloatArray:
+    """Derivatives of the log latency by each log parameter, shape (rows, 3)."""
+    step = 1e-4
+    columns = []
+    for index in range(len(logs)):
+        shift = np.zeros(len(logs))
+        shift[index] = step
+        ahead = work.latency_s(Parameters.from_logs(logs + shift))
+        behind = work.latency_s(Parameters.from_logs(logs - shift))
+        columns.append(np.log(ahead / behind) / (2 * step))
+    return np.stack(columns, axis=1)
