@@ -114,6 +114,7 @@ def command(**options: Any) -> int:
     """
     from medusa_bench.decode import models, prompts, self_distillation
     from medusa_bench.decode.training import Recipe
+    from medusa_bench.report import style
     from medusa_bench.report import training as report
 
     start_s = time.monotonic()
@@ -156,12 +157,9 @@ def command(**options: Any) -> int:
         return ExitCode.UNFINISHED
     curves = report.read_curves(folder / self_distillation.CURVES)
     title = f"Medusa heads of {options['model']}, {made.num_tokens:,} tokens of its own text"
-    report.save(
-        [
-            (report.training_figure(curves, title=title), folder / f"training.{suffix}")
-            for suffix in ("png", "pdf")
-        ]
-    )
+    figure = report.training_figure(curves, title=title)
+    for suffix in ("png", "pdf"):
+        style.save(figure, folder / f"training.{suffix}")
     if options["as_json"]:
         console.print_json(_document(made, folder))
     else:

@@ -152,7 +152,7 @@ def write_accuracy(measured: Ranks, folder: FilePath, stem: str, *, model: str) 
             writer.writerow(
                 [model, head + 1, top_k, f"{accuracy:.6f}", measured.samples(head), measured.text]
             )
-    write_whole(folder / f"{stem}.csv", lines.getvalue())
+    write_whole(folder / f"{stem}.csv", lines.getvalue().encode())
     probability = measured.step_path_probability()
     content = {
         "model": model,
@@ -164,4 +164,4 @@ def write_accuracy(measured: Ranks, folder: FilePath, stem: str, *, model: str) 
             for path in likeliest(probability, len(probability) + 1)
         },
     }
-    write_whole(folder / f"{stem}-paths.json", json.dumps(content, indent=1) + "\n")
+    write_whole(folder / f"{stem}-paths.json", (json.dumps(content, indent=1) + "\n").encode())

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from medusa_bench.decode.heads import MedusaHeads
@@ -343,21 +343,21 @@ def save(heads: MedusaHeads, folder: Path, *, config: JsonObject, dtype: torch.d
     }
     if heads.token_ids is not None:
         tensors["token_map"] = heads.token_ids.to("cpu", torch.int32)
-    beside = folder / (FILE_NAME + ".part")
-    save_file(tensors, beside, metadata={"format": "pt"})
-    beside.replace(folder / FILE_NAME)
+    write_whole(folder / FILE_NAME, safetensors.torch.save(tensors, {"format": "pt"}))
     config = {
         "medusa_num_heads": heads.num_heads,
         "medusa_num_layers": heads.num_layers,
         **config,
     }
-    write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+    write_whole(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside it, flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    with beside.open("rb+") as file:
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -1,6 +1,7 @@
 """From a backbone to its Medusa heads: write text, train on it, measure, keep. Resumable."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -96,7 +97,14 @@ def make_heads(
     )
     if trained is None:
         return None
-    answers = _answers(model, tokenizer, prompts, text.max_new_tokens, progress)
+    answers = _answers(
+        model,
+        tokenizer,
+        work / "answers",
+        prompts=prompts,
+        max_new_tokens=text.max_new_tokens,
+        progress=progress,
+    )
     if answers is None:
         return None
     # What is measured is what is saved: rounded to dtype.
@@ -135,7 +143,7 @@ def _begin(work: Path, model: Any, name: str, text: Text) -> None:
             )
         return
     work.mkdir(parents=True, exist_ok=True)
-    head_files.write_whole(path, json.dumps(settings, indent=2) + "\n")
+    head_files.write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _texts(
@@ -159,7 +167,7 @@ def _texts(
         rows=text.rows,
         chance=torch.Generator().manual_seed(text.seed),
     )
-    complete = training_text.write_batches(
+    paths = training_text.write_batches(
         model,
         batches,
         folder,
@@ -168,7 +176,7 @@ def _texts(
         eos_ids=eos_ids(model),
         progress=lambda tokens: progress(Stage.WRITING, min(tokens, text.tokens), text.tokens),
     )
-    return training_text.read(folder) if complete else None
+    return None if paths is None else training_text.read(paths)
 
 
 def eos_ids(model: Any) -> tuple[int, ...]:
@@ -182,18 +190,29 @@ def eos_ids(model: Any) -> tuple[int, ...]:
 def _answers(
     model: Any,
     tokenizer: Any,
+    folder: Path,
+    *,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     progress: Progress,
 ) -> Texts | None:
+    """The backbone's answers to the first turn of every prompt; written once."""
+    asked = [first_turn_ids(tokenizer, prompt) for prompt in prompts]
+    identity = hashlib.sha256(json.dumps([asked, max_new_tokens]).encode()).hexdigest()
+    path = folder / f"{identity[:16]}.safetensors"
+    if path.exists():
+        return training_text.read([path])
     most = len(prompts) * max_new_tokens
-    return training_text.write(
+    answers = training_text.write(
         model,
-        [first_turn_ids(tokenizer, prompt) for prompt in prompts],
+        asked,
         max_new_tokens,
         eos_ids(model),
         lambda tokens: progress(Stage.ANSWERING, tokens, most),
     )
+    if answers is not None:
+        training_text.save(answers, [prompt.category for prompt in prompts], path)
+    return answers
 
 
 def _save(
@@ -224,4 +243,4 @@ def _save(
             zip(curve.loss, curve.held_out_top_1, curve.held_out_top_5, strict=True), start=1
         ):
             writer.writerow([curve.step, head, *(f"{value:.6f}" for value in values)])
-    head_files.write_whole(folder / CURVES, lines.getvalue())
+    head_files.write_whole(folder / CURVES, lines.getvalue().encode())

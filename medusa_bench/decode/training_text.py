@@ -7,17 +7,18 @@ backbone again. One file per batch, whole or absent: a killed run goes on where 
 
 import inspect
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from medusa_bench.decode.head_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +156,14 @@ def write_batches(
     max_new_tokens: int,
     eos_ids: Sequence[int],
     progress: Callable[[int], bool] = lambda _: True,
-) -> bool:
-    """Write batches to the folder, in order, until it holds min_tokens; files there are kept.
+) -> list[Path] | None:
+    """Write batches to the folder, in order, until they hold min_tokens; files there are kept.
 
-    `progress` is told the tokens so far and stops the writing by returning False. Returns whether
-    min_tokens (or the last batch) was reached.
+    Returns the files that hold them. `progress` is told the tokens so far and stops the writing
+    (None) by returning False.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
     before = 0
     for batch in todo:
         if before >= min_tokens:
@@ -174,31 +176,25 @@ def write_batches(
 
             texts = write(model, batch.prompt_ids, max_new_tokens, eos_ids, so_far)
             if texts is None:
-                return False
-            _save(texts, batch.categories, path)
+                return None
+            save(texts, batch.categories, path)
+        paths.append(path)
         with safe_open(path, "pt") as file:
             before += file.get_slice("tokens").get_shape()[0]
         if not progress(before):
-            return False
-    return True
+            return None
+    return paths
 
 
-def _save(texts: Texts, categories: tuple[str, ...], path: Path) -> None:
-    """Whole or not at all: written beside, flushed, then renamed."""
-    beside = path.with_suffix(".part")
-    save_file(
-        {"tokens": texts.tokens, "hidden": texts.hidden, "starts": texts.starts},
-        beside,
-        metadata={"categories": json.dumps(categories)},
-    )
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
+def save(texts: Texts, categories: Sequence[str], path: Path) -> None:
+    """Whole or not at all."""
+    tensors = {"tokens": texts.tokens, "hidden": texts.hidden, "starts": texts.starts}
+    write_whole(path, safetensors.torch.save(tensors, {"categories": json.dumps(categories)}))
 
 
-def read(folder: Path) -> Texts:
-    """All the texts in a folder, in the order of their files."""
-    parts = list(_read_parts(folder))
+def read(paths: Sequence[Path]) -> Texts:
+    """The texts in files, one file's after another's."""
+    parts = [_read(path) for path in paths]
     ends = torch.cat([part.starts.diff() for part in parts]).cumsum(0)
     return Texts(
         torch.cat([part.tokens for part in parts]),
@@ -208,12 +204,11 @@ def read(folder: Path) -> Texts:
     )
 
 
-def _read_parts(folder: Path) -> Iterator[Texts]:
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            yield Texts(
-                file.get_tensor("tokens"),
-                file.get_tensor("hidden"),
-                file.get_tensor("starts"),
-                tuple(json.loads(file.metadata()["categories"])),
-            )
+def _read(path: Path) -> Texts:
+    with safe_open(path, "pt") as file:
+        return Texts(
+            file.get_tensor("tokens"),
+            file.get_tensor("hidden"),
+            file.get_tensor("starts"),
+            tuple(json.loads(file.metadata()["categories"])),
+        )
