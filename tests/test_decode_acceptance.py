@@ -6,9 +6,13 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from medusa_bench.decode.acceptance import NO_TOKEN, Greedy, Proposal, Rejection, Typical
+from medusa_bench.decode.engine import Engine
 from medusa_bench.decode.layout import TreeLayout
+from medusa_bench.decode.model import DecoderModel
+from medusa_bench.decode.speculative import Speculative
 from medusa_bench.errors import MedusaBenchError
 
 VOCAB_SIZE, NUM_TRIALS = 8, 40_000
@@ -127,3 +131,39 @@ def test_typical_acceptance_takes_the_likeliest_of_equally_long_paths() -> None:
         Proposal(torch.tensor([[7, 0, 1]]), TreeLayout([(0,), (1,)])), logits
     )
     assert verdict.nodes.tolist() == [2]
+
+
+@torch.inference_mode()
+def test_speculative_sampling_gives_texts_as_often_as_the_model_alone() -> None:
+    """All texts of three tokens over a vocabulary of five, against their exact probabilities."""
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=5,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(0)
+    target, draft = (DecoderModel(LlamaForCausalLM(config)) for _ in range(2))
+    prompt, temperature, num_texts = [1, 2], 1.3, 8192
+    texts = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    ids = torch.cat([torch.tensor([prompt]).expand(len(texts), -1), texts], dim=1)
+    log_probs = torch.log_softmax(target.model(ids).logits.double() / temperature, dim=-1)
+    exact = log_probs[:, 1:4].gather(2, texts[..., None])[..., 0].sum(dim=1).exp()
+    assert float(exact.sum()) == pytest.approx(1)
+    generator = torch.Generator().manual_seed(0)
+    output = Engine(target).generate(
+        [prompt] * num_texts,
+        Speculative(draft, 2),
+        max_new_tokens=3,
+        rule=Rejection(temperature, generator),
+    )
+    index = torch.tensor(output.sequences) @ torch.tensor([25, 5, 1])
+    seen = torch.bincount(index, minlength=len(texts)).double()
+    often = exact * num_texts >= 5
+    observed = [*seen[often].tolist(), float(seen[~often].sum())]
+    expected = [*(exact[often] * num_texts).tolist(), float(exact[~often].sum()) * num_texts]
+    assert 0.1 < output.acceleration_rate - 1 < 1.9  # some were accepted, some were not
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
