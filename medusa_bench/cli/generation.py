@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from medusa_bench.trees import CandidateTree
 
 _ACCURACY_NAME = "accuracy-paths.json"  # what train writes beside heads
-_FORESEEN_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
-_OVERHEAD_STEPS = 12
+_FORESEEN_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64)
+_OVERHEAD_STEPS = 8
 
 OPTIONS = simulation.stack(
     click.option(

@@ -154,7 +154,7 @@ def time_in_step(
     seq_len: int,
     *,
     clock: Clock = time.perf_counter,
-    steps: int = 3,
+    steps: int = 2,
 ) -> InStep:
     """The medians of `steps` passes, every linear layer and attention call timed within."""
     spent_s = [0.0]
