@@ -19,13 +19,16 @@ from medusa_bench.results import Results
 
 
 def figures(
-    reproduction: Reproduction, measured: Sequence[Results]
+    reproduction: Reproduction, measured: Sequence[Results], width: str = "two"
 ) -> dict[int, Callable[[], Figure]]:
-    """How to draw each figure, by its number in the paper. Call within `style.applied()`."""
+    """How to draw each figure, by its number in the paper. Call within `style.applied()`.
+
+    width: of the rooflines, in columns; the others are one column wide.
+    """
     return {
-        18: lambda: _roofline(18, reproduction, measured),
-        19: lambda: _roofline(19, reproduction, measured),
-        20: lambda: _roofline(20, reproduction, measured),
+        18: lambda: _roofline(18, reproduction, measured, width),
+        19: lambda: _roofline(19, reproduction, measured, width),
+        20: lambda: _roofline(20, reproduction, measured, width),
         21: lambda: _over_candidates(reproduction),
         22: lambda: _by_batch(reproduction),
         23: lambda: _by_length(reproduction),
@@ -35,7 +38,9 @@ def figures(
 # -- figures 18 to 20 ---------------------------------------------------------------------------
 
 
-def _roofline(number: int, reproduction: Reproduction, measured: Sequence[Results]) -> Figure:
+def _roofline(
+    number: int, reproduction: Reproduction, measured: Sequence[Results], width: str
+) -> Figure:
     """The printed cells, our predictions of them, and what was measured, side by side."""
     profile = devices.load(GPU)
     paper = store.load(shipped(store.PAPER))
@@ -54,7 +59,7 @@ def _roofline(number: int, reproduction: Reproduction, measured: Sequence[Result
     drawn: list[Panel] = []
     for source in sources:
         drawn += _panels_if_any(source, by, selection)
-    return roofline.draw(drawn)
+    return roofline.draw(drawn, width)
 
 
 def _panels_if_any(source: Source, by: Any, selection: Selection) -> list[Panel]:
