@@ -190,7 +190,8 @@ def test_the_rest_of_the_model_is_timed_without_its_products(
     assert time_rest(model, 4, 1, 20, clock=ticks) == 1
     in_rest, calls = calls, 0
     # Within a step: 7 layers and attention twice, the LM head: each 1 tick, 2 around the pass.
-    in_step = time_in_step(model, 4, 1, 20, clock=itertools.count().__next__)
+    clock: Any = itertools.count().__next__
+    in_step = time_in_step(model, 4, 1, 20, clock=clock, steps=3)
     assert (in_step.products_s, in_step.pass_s) == (17, 35)
     assert calls - in_rest == 4 * 15  # prefill aside, which both do once
 
