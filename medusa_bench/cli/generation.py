@@ -1,5 +1,6 @@
 """`medusa-bench compare --generate`: methods compared by generating text with a real model."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ACCURACY_NAME = "accuracy-paths.json"  # what train writes beside heads
 _FORESEEN_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64)
 _OVERHEAD_STEPS = 8
+_LEAST_OVERHEAD = 0.95
 
 OPTIONS = simulation.stack(
     click.option(
@@ -116,6 +118,11 @@ def run(options: Mapping[str, Any], given: Callable[[str], bool]) -> None:
         times = _times(study, setup, options, swept, advance)
     foreseen, entrants, drafting_s, rates = _prepare(study, setup, times, options, given)
     words = _expectation(foreseen)
+    if min(row.overhead for row in foreseen) < _LEAST_OVERHEAD:
+        console.warn(
+            "more candidates looked cheaper than one: the machine was not steady while its "
+            "operators were timed; run again when it is idle, or with more --rounds."
+        )
     if not options["as_json"]:
         out.print(f"{study.shape.name} on {study.device}; {study.how}", markup=False)
         out.print(_foreseen_table(foreseen))
@@ -362,8 +369,9 @@ def _times(
     counts |= set(range(1, 1 + max(lens) + 1)) if options["lookup"] else set()
     if options["tree_name"]:
         counts.add(_named_tree(options).num_candidates)
+    dice = random.Random(options["seed"])  # a machine that slows down slows no one count
     for _ in range(options["rounds"]):
-        for count in sorted(counts):
+        for count in dice.sample(sorted(counts), len(counts)):
             times.time_round([count])
             advance(1 / len(counts) / options["rounds"])
     return times
@@ -520,9 +528,10 @@ def _run_random(options: Mapping[str, Any], given: Callable[[str], bool]) -> Non
     )
     counts = sorted({1, *(options["num_candidates"] or _OVERHEAD_COUNTS)})
     times = ModelTimes(decoder, shape, study.batch_size, seq_len)
+    dice = random.Random(options["seed"])
     with progress("Timing this machine's operators", options["rounds"] * len(counts)) as advance:
         for _ in range(options["rounds"]):
-            for count in counts:
+            for count in dice.sample(counts, len(counts)):
                 times.time_round([count])
                 advance(1)
     with progress("Measuring overheads", 1.0):
