@@ -14,6 +14,7 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
+    "train": "Train Medusa heads for a model on text that it writes itself.",
     "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
     "report": "Write one HTML page that shows results, for a colleague without this tool.",

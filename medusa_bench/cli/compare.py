@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.cli import console, simulation
+from medusa_bench.cli import console, generation, simulation
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @simulation.ACCEPTANCE
 @simulation.COST
 @click.option(
+    "--heads",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="",
+    help="Count what Medusa's heads themselves cost; with --generate, the heads: a file or folder.",
+)
+@click.option(
     "--lock-step",
     is_flag=True,
     help="All sequences of a batch advance by the shortest acceptance among them.",
@@ -68,8 +75,12 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--draft-grid", type=_FIGURE, help="Write speedup over draft length (the paper's figure 7)."
 )
+@generation.OPTIONS
 @JSON
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     *,
     gpu: tuple[str, ...],
     model: str,
@@ -84,7 +95,7 @@ def command(
     by: str,
     dtype: str,
     block: str | None,
-    heads: bool,
+    heads: str | None,
     host_s: float | None,
     lock_step: bool,
     all_sizes: bool,
@@ -92,12 +103,16 @@ def command(
     curves: Path | None,
     draft_grid: Path | None,
     as_json: bool,
+    **generating: Any,
 ) -> None:
     """Where a decoding method pays: its best size, its speedup, and the batch where it stops.
 
     Simulated: the latencies of a step's matrix products on a GPU, and an acceptance model for the
     tokens a step yields. speedup = acceleration rate / overhead. Last, a verdict in plain words.
     """
+    if generating["generate"]:
+        generation.run(context.params, lambda name: _was_given(context, name))
+        return
     from medusa_bench import shapes
     from medusa_bench.acceptance import doubts
     from medusa_bench.compare import break_even, simulate
@@ -113,7 +128,7 @@ def command(
         acceptance=acceptance,
         num_candidates=num_candidates,
         draft_len=draft_len,
-        heads=heads,
+        heads=heads is not None,
         host_s=host_s,
     )
     counted = Block(block or "paper")
@@ -158,6 +173,10 @@ def command(
             _print_words(words)
     if len(studies) > 1:
         _print_which_gpu(studies)
+
+
+def _was_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _print_words(sentences: Sequence[str]) -> None:

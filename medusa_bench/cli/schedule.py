@@ -49,6 +49,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     help="Share of the speedup that a batch size may give up so that spans are fewer.",
 )
 @simulation.COST
+@simulation.HEADS
 @click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
 @click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path))

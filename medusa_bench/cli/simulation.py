@@ -55,6 +55,7 @@ ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_
 MODEL = click.option(
     "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
 )
+HEADS = click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost.")
 COST = stack(
     click.option(
         "--timing",
@@ -74,7 +75,6 @@ COST = stack(
         default=None,
         help="Count the paper's eight products of a layer, or the whole model.",
     ),
-    click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost."),
     click.option(
         "--host-time",
         "host_s",

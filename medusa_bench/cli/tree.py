@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--draft-width", type=click.IntRange(1, 4096), default=10, show_default=True)
 @simulation.COST
+@simulation.HEADS
 @click.option("--list", "list_names", is_flag=True, help="List the published trees and accuracies.")
 @click.option(
     "-o",

@@ -1,0 +1,1 @@
+"""Real generation with causal LMs of transformers: models, prompts, heads, training, the engine."""
