@@ -311,11 +311,8 @@ def samples_of(observations: Observations) -> Samples:
     )
 
 
-def calibrate_rows(observations: Observations, gpu: str, command: str, *, seed: int) -> Calibration:
-    """The calibration of one GPU's rows; gpu names it where they do not.
-
-    Raises MedusaBenchError where the rows are of several GPUs or sources, or of an unnamed one.
-    """
+def calibrate_rows(observations: Observations, command: str, *, seed: int) -> Calibration:
+    """The calibration of one GPU's rows. Raises MedusaBenchError where they are of several."""
     names, sources = np.unique(observations.gpu), np.unique(observations.source)
     if len(names) > 1 or len(sources) > 1:
         raise MedusaBenchError(

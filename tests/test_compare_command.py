@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command on GPUs whose latencies can be worked out; its exit code, stdout, stderr."""
 
-    def latency_models(names: Sequence[str]) -> list[SmoothLatency]:
+    def latency_models(names: Sequence[str], **_: object) -> list[SmoothLatency]:
         speeds = {"fast": 2.0, "slow": 0.2}
         return [
             SmoothLatency(

@@ -76,6 +76,8 @@ def command(
     draft: tuple[str, ...],
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -125,7 +127,7 @@ def command(
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    for latency in simulation.latency_models(gpu):
+    for latency in simulation.latency_models(gpu, timing=timing, by=by):
         rows = simulate(
             contenders,
             target,

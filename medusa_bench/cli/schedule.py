@@ -63,6 +63,8 @@ def command(
     seq_len: int,
     margin: float,
     tolerance: float,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -111,7 +113,7 @@ def command(
         console.warn(words)
     read = schedules.read(_text(check), where=str(check)) if check else None
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
-    (latency,) = simulation.latency_models((gpu,))
+    (latency,) = simulation.latency_models((gpu,), timing=timing, by=by)
     rows = simulate(
         contenders,
         target,

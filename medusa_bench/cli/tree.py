@@ -64,6 +64,8 @@ def command(
     seq_len: int,
     draft: str | None,
     draft_width: int,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -93,7 +95,7 @@ def command(
     elif gpu:
         latency_s = simulation.tree_latency(
             gpu, model, batch_size, seq_len, num_candidates,
-            draft=draft, draft_width=draft_width, dtype=dtype, block=block or "paper",
+            draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype, block=block or "paper",
             heads=heads, host_s=host_s or 0.0,
         )  # fmt: skip
         chosen = trees.grow_for_cost(
