@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Every eighth count shows the stairs of a GPU's tiles; all of the paper's are among them.
 _CANDIDATES = (1, *range(8, 129, 8))
 _DRAFT_LENS = tuple(range(1, 9))
+_MAX_LOSSES = 6
 
 
 @click.command(epilog="Example: medusa-bench report results/paper -o report.html")
@@ -62,7 +63,7 @@ def command(
 
     RESULTS are folders of measured, predicted or reported results, and documents of `compare
     --json`, simulated or generated. The page holds its data and its scripts, asks for nothing from
-    anywhere, and opens in any browser.
+    anywhere, and opens in any browser. The verdict is printed too.
     """
     from medusa_bench import store
     from medusa_bench.cli.doubts import WORDS
@@ -96,8 +97,15 @@ def command(
         command=shlex.join(("medusa-bench", *arguments)),
         doubt_words=WORDS,
         latencies=latencies,
+        losses=[
+            _losses(folder, latency) for folder, latency in zip(folders, latencies, strict=True)
+        ],
         tree=_tree(folders, latencies, models, accuracy),
     )
+    out = console.stdout()
+    for study in (*simulated, *given):
+        out.print(study.title, markup=False, style="bold")
+        out.print("\n".join(study.verdict), markup=False)
     path = Path(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +129,22 @@ def _latency_model(folder: "Folder") -> "LatencyModel | None":
         except MedusaBenchError:  # too few points to stand on
             pass
     return latency.calibrated(folder.profile, timing) if folder.profile else None
+
+
+def _losses(folder: "Folder", latency: "LatencyModel | None") -> list[str]:
+    """What points that were not predicted lose most time to, beside what their roof asks for."""
+    from medusa_bench import explaining
+    from medusa_bench.latency import Calibrated
+    from medusa_bench.measured import Measured
+    from medusa_bench.measurements import Provenance
+
+    if folder.results.provenance is Provenance.PREDICTED:
+        return []
+    if not isinstance(latency, Measured | Calibrated):
+        return []
+    calibration = latency.calibration
+    found = explaining.explain(folder.results, {calibration.timing: calibration})
+    return [each.words for each in explaining.findings(found)[:_MAX_LOSSES]]
 
 
 def _simulated(
