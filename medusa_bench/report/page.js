@@ -25,6 +25,7 @@ byId("print").addEventListener("click", () => {
   }, 500);
 });
 window.addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
   wasDark = colours === DARK;
   if (wasDark) setTheme(false);
   for (const figure of figures) {

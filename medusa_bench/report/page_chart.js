@@ -73,6 +73,8 @@ const isAxis = (model) => model.type.endsWith("Axis");
 function paint(figure) {
   figure.background_fill_color = colours.paper;
   figure.border_fill_color = colours.paper;
+  figure.border_line_color = colours.paper; // else a hairline of the other theme stays at the edge
+  figure.border_line_width = 3;
   figure.outline_line_color = colours.line;
   for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     for (const name of ["major_label_text_color", "axis_label_text_color"]) axis[name] = colours.ink;
@@ -108,7 +110,7 @@ function chart(id, options) {
   if (isNarrow) figure.toolbar.active_drag = null; // scrolls
   for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     axis.axis_label_text_font_style = "normal";
-    axis.axis_label_text_font_size = axis.major_label_text_font_size = "13px";
+    axis.axis_label_text_font_size = axis.major_label_text_font_size = isNarrow ? "11px" : "13px";
     if (axis.type === "LogAxis") axis.major_label_overrides = decades();
   }
   figures.push(figure);

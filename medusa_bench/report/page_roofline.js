@@ -66,7 +66,7 @@ function isShown(point) {
 // -- the figure ---------------------------------------------------------------------------------
 
 const dots = new Bokeh.ColumnDataSource({ data: {} });
-const roofs = new Bokeh.ColumnDataSource({ data: { xs: [], ys: [], name: [], dash: [] } });
+const roofs = new Bokeh.ColumnDataSource({ data: { xs: [], ys: [], x: [], y: [], short: [], name: [], dash: [] } });
 const path = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
 let along = "batch_size";
 let current = null; // the point that is followed
@@ -121,7 +121,7 @@ function dotColumns(chosenPoints) {
 
 function roofColumns(chosenPoints) {
   const wanted = new Set(chosenPoints.map((p) => `${points.folder[p]} ${value("dtype", p)}`));
-  const columns = { xs: [], ys: [], name: [], dash: [] };
+  const columns = { xs: [], ys: [], x: [], y: [], short: [], name: [], dash: [] };
   const [left, right] = range(dots.data.x ?? []);
   if (!(left < Infinity)) return columns;
   folders.forEach((folder, index) => {
@@ -131,6 +131,9 @@ function roofColumns(chosenPoints) {
       const ridge = peak / bandwidth;
       columns.xs.push([Math.min(left, ridge) / 2, ridge, Math.max(right, ridge) * 2]);
       columns.ys.push([(Math.min(left, ridge) / 2) * bandwidth, peak, peak]);
+      columns.x.push(Math.max(right, ridge) * 2);
+      columns.y.push(peak);
+      columns.short.push(roof.kind === "measured" ? `measured, ${folder.device}` : roof.name);
       columns.dash.push(roof.kind === "measured" ? "solid" : "dashed");
       columns.name.push(
         `${roof.kind} roof ${roof.name}: ${si(peak, "FLOP/s")} ${roof.dtype}, ${si(bandwidth, "B/s")}`,
@@ -182,16 +185,20 @@ function drawRoofline() {
   const lines = roofline.multi_line({ field: "xs" }, { field: "ys" }, {
     source: roofs, line_dash: { field: "dash" }, line_color: colours.ink, line_width: 1.5,
   });
+  const labels = roofline.text({
+    x: { field: "x" }, y: { field: "y" }, text: { field: "short" }, source: roofs,
+    text_align: "right", text_baseline: "bottom", text_font_size: "12px", y_offset: -2,
+  });
   const scatter = roofline.scatter({ field: "x" }, { field: "y" }, {
     source: dots, size: 8, marker: { field: "marker" }, line_color: { field: "colour" },
     fill_color: { field: "colour" }, fill_alpha: { field: "solid" }, line_alpha: 0.9,
-    nonselection_fill_alpha: 0.1, nonselection_line_alpha: 0.15,
+    nonselection_fill_alpha: 0.03, nonselection_line_alpha: 0.08,
   });
   const followed = roofline.line({ field: "x" }, { field: "y" }, {
     source: path, line_color: colours.path, line_width: 2.5,
   });
   onTheme.push(() => {
-    lines.glyph.line_color = colours.ink;
+    lines.glyph.line_color = labels.glyph.text_color = colours.ink;
     followed.glyph.line_color = colours.path;
     dots.data = { ...dots.data, ...lookAgain() };
     drawLegend(dots.data.index);
