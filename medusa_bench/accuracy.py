@@ -25,7 +25,7 @@ from medusa_bench.observations import Observations, profile_of
 from medusa_bench.tiles import FloatArray
 
 # How far two sources are apart on one GPU, or two GPUs of one family: launch, bandwidth, compute.
-_SIGMAS_OF_RELATIVES = (1.2, 0.07, 0.06)
+_SIGMAS_OF_RELATIVES = (1.2, 0.05, 0.05)
 _SHAPE_FOLDS = 5
 _PARAMETER_ROWS = 3000  # three parameters need no more
 

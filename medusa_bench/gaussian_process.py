@@ -14,8 +14,8 @@ FloatArray = NDArray[np.float64]
 
 # Standard deviations of the function and of the noise that are tried, and what is expected of
 # them: a few points alone cannot tell the two apart.
-_AMPLITUDES, _EXPECTED_AMPLITUDE = (0.03, 0.06, 0.12), 0.06
-_NOISES, _EXPECTED_NOISE = (0.01, 0.02, 0.04), 0.02
+_AMPLITUDES, _EXPECTED_AMPLITUDE = (0.03, 0.06, 0.12, 0.25), 0.06
+_NOISES, _EXPECTED_NOISE = (0.01, 0.02, 0.04, 0.1), 0.02
 _EXPECTED_WITHIN = 0.7
 
 

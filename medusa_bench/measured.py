@@ -155,7 +155,7 @@ def ceilings_of(environment: Environment, roofs: Roofs | None) -> Ceilings:
     return Ceilings(
         roofs.peak_flops_per_s,
         roofs.memory_bandwidth_bytes_per_s,
-        environment.num_sms or environment.num_threads or 1,
+        environment.num_sms or 0,
         environment.l2_bytes or _UNKNOWN_L2_BYTES,
         _UNKNOWN_CLOCK_HZ,
     )

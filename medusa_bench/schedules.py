@@ -259,6 +259,11 @@ def write(schedule: Schedule, engine: Engine, method: str, model: str, draft: st
             )
 
 
+def drafted(draft_len: int) -> str:
+    """ "1 drafted token", "4 drafted tokens"."""
+    return f"{draft_len} drafted token{'' if draft_len == 1 else 's'}"
+
+
 def _json(value: dict[str, Any]) -> str:
     """One key a line, lists on theirs."""
     items = [f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
@@ -317,7 +322,7 @@ def _llama_cpp(schedule: Schedule, kind: str, model: str, draft: str) -> str:
         if span.draft_len:
             source = f"-md {shlex.quote(draft)}" if kind == "draft" else f"--spec-type {kind}"
             command += f" {source} --draft-max {span.draft_len} --draft-min 0"
-        words = f"{span.draft_len} drafted tokens" if span.draft_len else "no speculation"
+        words = drafted(span.draft_len) if span.draft_len else "no speculation"
         lines += [_heading(span.first_batch, span.last_batch, words), command]
     return "\n".join(lines) + "\n"
 

@@ -99,6 +99,27 @@ def test_several_contexts_make_a_map_in_the_terminal_and_as_a_file(mb: Run, tmp_
     assert err.count("Wrote") == 2
 
 
+def test_the_default_is_the_papers_gpu_with_its_harness_and_finds_64_candidates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--method", "medusa", "--num-candidates", "1..128:+1", "--batch-size", "1"]
+    assert run([*args, "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    (best,) = device["best"]
+    assert (device["device"], best["num_candidates"]) == ("a100-80gb-pcie", 64)
+    assert "2401.10774" in best["latency_source"]
+
+
+def test_a_results_folder_gives_its_own_numbers_and_says_where_it_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--gpu", "results/paper", "--model", "llama-33b", "--method", "medusa"]
+    assert run([*args, "--batch-size", "16", "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    sources = {row["latency_source"] for row in device["comparisons"]}
+    assert all("reported" in source for source in sources)
+
+
 def test_several_gpus_are_set_side_by_side(mb: Run) -> None:
     code, out, _ = mb("compare", "--gpu", "fast,slow", "--block", "full", "--batch-size", "1")
     assert code == 0
@@ -218,6 +239,14 @@ def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: P
     assert [point["batch_size"] for point in replay] == list(range(1, 33))
     for point in replay:
         assert point["speedup"] >= max(1.0, point["always_on_speedup"])
+
+
+def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
+    _, out, _ = mb(
+        "schedule", "--method", "eagle-3", "--acceptance", "chain:0.7", "--max-batch-size", "4",
+        "--served-model", "org/target", "--served-draft", "org/eagle3",
+    )  # fmt: skip
+    assert json.loads(out)["model"] == "org/eagle3"
 
 
 def test_acceptance_reads_what_vllm_counted(mb: Run, tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--method",
     type=MODELS,
+    metavar="NAMES",
     default=("medusa", "draft-model"),
     show_default="medusa,draft-model",
     help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
     "self-speculative, block-diffusion.",
 )
 @click.option(
+    "-b",
     "--batch-size",
     type=COUNTS,
     default=(1, 2, 4, 8, 16, 32, 64),
@@ -36,6 +38,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     help="Sequences decoded together.",
 )
 @click.option(
+    "-s",
     "--seq-len",
     type=COUNTS,
     default=(1024,),
@@ -43,6 +46,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     help="Cached tokens of each sequence; several draw a map.",
 )
 @click.option(
+    "-q",
     "--num-candidates",
     type=COUNTS,
     help="Tokens verified at once, the root included.  [default: the paper's 1, 16, ..., 112]",

@@ -19,7 +19,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 
 
 @click.command(epilog="Example: medusa-bench schedule --engine vllm --draft llama-160m")
-@simulation.ONE_GPU_OR_PAPER
+@simulation.ENGINES_GPU
 @simulation.MODEL
 @click.option(
     "--method",
@@ -28,10 +28,12 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     help="draft-model, medusa, eagle-3, mtp, ...",
 )
 @click.option("--draft", default="llama-68m", show_default=True, help="The draft model.")
+@click.option("--served-model", help="The model as the engine loads it.  [default: --model]")
+@click.option("--served-draft", help="The draft as the engine loads it.  [default: --draft]")
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 10),
@@ -57,6 +59,8 @@ def command(
     model: str,
     method: str,
     draft: str,
+    served_model: str | None,
+    served_draft: str | None,
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
     max_batch_size: int,
@@ -124,12 +128,10 @@ def command(
     )
     schedule = read or schedules.plan(rows, margin, tolerance)
     replay = schedules.replay(schedule, rows)
+    if method == "draft-model":
+        served_draft = served_draft or draft
     written = schedules.write(
-        schedule,
-        schedules.Engine(engine),
-        method,
-        model,
-        draft if contenders[0].method.name == "draft-model" else "",
+        schedule, schedules.Engine(engine), method, served_model or model, served_draft or ""
     )
     if output:
         try:
@@ -208,6 +210,8 @@ def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:
 def _print_hints(
     schedule: "Schedule", replay: "Sequence[Replay]", rows: "Sequence[Comparison]"
 ) -> None:
+    from medusa_bench import schedules
+
     on = [point for point in replay if point.draft_len]
     if not on:
         words = "Speculation pays at no batch size here: serve without it."
@@ -217,7 +221,7 @@ def _print_hints(
         words = (
             f"On up to batch size {on[-1].batch_size}; mean speedup over batch sizes 1 to "
             f"{schedule.max_batch_size}: {mean:.2f}, against {always:.2f} with "
-            f"{replay[0].always_on_draft_len} drafted tokens always, and 1 without."
+            f"{schedules.drafted(replay[0].always_on_draft_len)} always, and 1 without."
         )
     console.stderr().print(words, markup=False)
     console.stderr().print(

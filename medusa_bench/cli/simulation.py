@@ -44,14 +44,16 @@ _GPU_HELP = (
 GPUS = click.option(
     "--gpu",
     type=MODELS,
+    metavar="NAMES",
     default=("paper",),
     show_default="paper",
     help=f"{_GPU_HELP} Several are set side by side.",
 )
 ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
-ONE_GPU_OR_PAPER = click.option("--gpu", default="paper", show_default=True, help=_GPU_HELP)
+# An engine replays CUDA graphs: kernel times, where the paper's harness launches each call.
+ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_GPU_HELP)
 MODEL = click.option(
-    "--model", default="llama-7b", show_default=True, help="The model that decodes."
+    "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
 )
 COST = stack(
     click.option(
@@ -78,7 +80,7 @@ COST = stack(
         "host_s",
         type=DURATION,
         default=None,
-        help="Time a speculating step spends outside the GPU: 50us is 0.05ms.",
+        help="Time that a speculating step spends beside its passes, as 0.05ms.",
     ),
 )
 ACCEPTANCE = click.option(
