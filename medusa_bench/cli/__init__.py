@@ -26,8 +26,6 @@ COMMANDS = {
     "acceptance": "Show acceptance models, and read what vLLM counted.",
     "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
-    "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
-    "report": "Write one HTML page that shows results, for a colleague without this tool.",
     "results": "Show, export, merge, compare and verify results folders.",
     "operators": "Print the operator table, with symbols and with numbers.",
     "profiles": "List, show and check the GPU profiles.",
