@@ -388,6 +388,28 @@ def test_keys_on_the_map_choose_the_setting_whose_curves_are_shown(
     assert chromium.js("return leaps.data.x") == after
 
 
+def test_csv_of_the_comparisons_holds_every_row(
+    chromium: Browser, full_page: Path, study: studies.Study
+) -> None:
+    chromium.open(full_page)
+    read = list(csv.DictReader(io.StringIO(chromium.js("return rowsCsvText()"), newline="")))
+    assert [float(row["speedup"]) for row in read] == pytest.approx(
+        [row.speedup for row in study.rows], rel=1e-5
+    )
+    assert {row["study"] for row in read} == {study.title}
+
+
+def test_page_of_comparisons_alone_has_no_empty_chart(
+    chromium: Browser, study: studies.Study, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page.render([], [study], command="c", doubt_words=WORDS))
+    chromium.open(path)
+    assert chromium.errors() == []
+    assert chromium.js("return document.getElementById('roofline')") is None
+    assert chromium.js("return figures.length") == 3
+
+
 def test_split_of_the_slowest_points_sums_to_their_latency(
     chromium: Browser, full_page: Path, paper: Results
 ) -> None:

@@ -1,13 +1,12 @@
 "use strict";
 // Puts the page together once all its parts are there.
 
-addFilters();
 drawDecoding();
-drawRoofline();
+if (byId("roofline")) drawRoofline();
 drawSlowest();
 drawTree();
-byId("roofline-chart").addEventListener("keydown", onKey);
-byId("csv").addEventListener("click", download);
+byId("csv")?.addEventListener("click", () => download("points.csv", csvText()));
+byId("rows-csv")?.addEventListener("click", () => download("comparisons.csv", rowsCsvText()));
 byId("theme").addEventListener("click", () => setTheme(colours === LIGHT));
 const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
 prefersDark.addEventListener("change", () => setTheme(prefersDark.matches));

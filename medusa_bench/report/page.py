@@ -74,6 +74,7 @@ def render(
                 for folder, title in zip(folders, titles, strict=True)
             ],
             studies=[(study, studies.method_table(study)) for study in compared],
+            has_points=any(each.summary for folder in folders for each in folder.points),
             has_split=any(latencies),
             losses=[pair for pair in zip(titles, losses, strict=False) if pair[1]],
             tree=tree,

@@ -47,6 +47,22 @@ function range(values) {
   return [low, high];
 }
 
+// -- CSV ----------------------------------------------------------------------------------------
+
+function csvOf(columns, rows) {
+  const quoted = (cell) => {
+    const text = cell === null || cell === undefined ? "" : String(cell);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [columns, ...rows].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+}
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  element("a", { href: url, download: `medusa-bench-${name}` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 // -- theme --------------------------------------------------------------------------------------
 
 const LIGHT = {

@@ -150,6 +150,7 @@ function refreshMap() {
   shades.high = extent;
   map.x_range.factors = ordered(rows.batch_size).map(String);
   map.y_range.factors = ordered(rows.seq_len).map(String);
+  map.height = 110 + 54 * map.y_range.factors.length;
   cells.selected.indices = [];
   cells.data = cellColumns();
   const best = bestOf().map(({ row }) => rows.speedup[row]);
@@ -303,6 +304,14 @@ function addStudyFilters() {
   fill();
   form.append(element("label", {}, "Model and GPU", which), element("label", {}, "Method", methods));
   form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+/** Every row compared, of all studies, with the study it belongs to. */
+function rowsCsvText() {
+  const names = Object.keys(studies[0].rows);
+  const rows = studies.flatMap(({ title, rows: of }) =>
+    of.method.map((_, row) => [title, ...names.map((name) => of[name][row])]));
+  return csvOf(["study", ...names], rows);
 }
 
 function drawDecoding() {

@@ -178,6 +178,7 @@ function drawLegend(chosenPoints) {
 }
 
 function drawRoofline() {
+  addFilters();
   roofline = chart("roofline-chart", {
     x_axis_type: "log", y_axis_type: "log", height: 560,
     x_axis_label: "operational intensity (FLOP/byte)", y_axis_label: "performance (FLOP/s)",
@@ -219,6 +220,7 @@ function drawRoofline() {
   });
   refresh();
   show(roofline, "roofline-chart");
+  byId("roofline-chart").addEventListener("keydown", onKey);
 }
 
 function lookAgain() {
@@ -303,19 +305,6 @@ function pathKey(point) {
 // -- the data as CSV ----------------------------------------------------------------------------
 
 function csvText() {
-  const quoted = (cell) => {
-    const text = cell === null ? "" : String(cell);
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const lines = [data.export.join(",")];
-  for (let point = 0; point < numPoints; point += 1)
-    lines.push(data.export.map((name) => quoted(value(name, point))).join(","));
-  return `${lines.join("\r\n")}\r\n`;
-}
-
-function download() {
-  const url = URL.createObjectURL(new Blob([csvText()], { type: "text/csv" }));
-  const link = element("a", { href: url, download: "medusa-bench.csv" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  const rows = points.task.map((_, point) => data.export.map((name) => value(name, point)));
+  return csvOf(data.export, rows);
 }
