@@ -210,6 +210,14 @@ def test_csv_of_the_page_is_the_export_of_the_results(
                 assert got[name] == (cell or "")
 
 
+def test_button_saves_the_csv(chromium: Browser, paper_page: Path, tmp_path: Path) -> None:
+    chromium.open(paper_page)
+    saved = chromium.download("#csv", tmp_path)
+    assert saved.name == "medusa-bench-points.csv"
+    assert saved.read_bytes().decode() == chromium.js("return csvText()")
+    assert chromium.errors() == []
+
+
 def test_script_tags_quotes_and_unicode_in_names_show_as_text(
     chromium: Browser, tmp_path: Path
 ) -> None:
