@@ -42,10 +42,9 @@ _MAX_LOSSES = 6
 @simulation.ACCEPTANCE
 @click.option(
     "--accuracy",
-    default="vicuna-7b-v1.3",
-    show_default=True,
     metavar="MODEL|FILE",
-    help="Head accuracies that the candidate tree is grown from.",
+    help="Head accuracies that the candidate tree is grown from.  [default: the published ones of "
+    "the model's size, else vicuna-7b-v1.3]",
 )
 @click.pass_obj
 def command(
@@ -57,7 +56,7 @@ def command(
     methods: tuple[str, ...] | None,
     draft: tuple[str, ...],
     acceptance: tuple[str, ...],
-    accuracy: str,
+    accuracy: str | None,
 ) -> None:
     """Write one page: what was measured, where it stands under the roof, and whether it pays.
 
@@ -203,16 +202,25 @@ def _tree(
     folders: "Sequence[Folder]",
     latencies: "Sequence[LatencyModel | None]",
     models: Sequence[str] | None,
-    accuracy: str,
+    accuracy: str | None,
 ) -> "GrownTree | None":
     """The fastest tree for the first model on the first device whose latencies are known."""
     from medusa_bench import shapes, trees
     from medusa_bench.report import studies
 
-    rates = trees.load_accuracy(accuracy)
     for folder, latency in zip(folders, latencies, strict=True):
         if latency and folder.points:
             first = folder.points[0].point
             target = shapes.load(models[0]) if models else first.shape
+            rates = trees.load_accuracy(accuracy or _accuracy_of(target.name))
             return studies.grown_tree(target, latency, first.dtype, rates)
     return None
+
+
+def _accuracy_of(model: str) -> str:
+    """The published head accuracies of a model's size: llama-33b has vicuna-33b-v1.3's."""
+    from medusa_bench import trees
+
+    size = model.rpartition("-")[2]
+    alike = [name for name in trees.accuracy_names() if f"-{size}-" in name]
+    return alike[0] if alike else "vicuna-7b-v1.3"

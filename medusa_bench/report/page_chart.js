@@ -141,7 +141,7 @@ function addLegend(figure, entries) {
   );
   const legend = new Bokeh.Legend({
     items, orientation: "horizontal", border_line_color: null, background_fill_color: null,
-    label_text_color: colours.ink, label_text_font_size: "13px", ncols: isNarrow ? 2 : "auto", location: "bottom_left",
+    label_text_color: colours.ink, label_text_font_size: "13px", ncols: isNarrow ? 1 : "auto", location: "bottom_left",
   });
   figure.add_layout(legend, "below");
   onTheme.push(() => { legend.label_text_color = colours.ink; });

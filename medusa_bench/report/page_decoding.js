@@ -263,7 +263,7 @@ function drawCurves() {
     x: { field: "x" }, y: { field: "y" }, text: { field: "name" }, source: familyNames,
     x_offset: 7, text_baseline: "middle", text_font_size: "12px",
   });
-  right.x_range.range_padding = 0.2; // room for the names
+  right.x_range.range_padding = isNarrow ? 0.4 : 0.2; // room for the names
   left.add_tools(new Bokeh.HoverTool({ renderers: drawnLines.map(([, dot]) => dot), tooltips: [["candidates", "@x"], ["ratio", "@y{0.000}"]] }));
   right.add_tools(new Bokeh.HoverTool({ renderers: [points], limit: 2, tooltips: [["batch", "@name"], ["candidates", "@x"], ["speedup", "@y{0.000}"]] }));
   const repaint = () => {
@@ -338,7 +338,7 @@ const PART_LOOKS = {
 function drawSlowest() {
   data.slowest.forEach((each, index) => {
     const id = `split-chart-${index}`;
-    const holder = element("div", {}, element("h3", {}, each.title), element("div", { class: "chart", id }), element("p", { class: "note" }, each.latency_source));
+    const holder = element("div", {}, element("h3", {}, each.title), element("div", { class: "chart", id }), element("p", { class: "note" }, `Split by the latency model of ${each.latency_source}.`));
     byId("split-charts").append(holder);
     const { label } = each.columns;
     const rows = label.length;
