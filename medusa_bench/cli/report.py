@@ -101,10 +101,6 @@ def command(
         ],
         tree=_tree(folders, latencies, models, accuracy),
     )
-    out = console.stdout()
-    for study in (*simulated, *given):
-        out.print(study.title, markup=False, style="bold")
-        out.print("\n".join(study.verdict), markup=False)
     path = Path(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +108,10 @@ def command(
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
     console.stderr().print(f"Wrote {path} ({len(text.encode()) / 1e6:.1f} MB)", markup=False)
+    out = console.stdout()
+    for study in (*simulated, *given):
+        out.print(study.title, markup=False, style="bold")
+        out.print("\n".join(study.verdict), markup=False)
 
 
 def _latency_model(folder: "Folder") -> "LatencyModel | None":
