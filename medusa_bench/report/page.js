@@ -40,6 +40,11 @@ window.addEventListener("afterprint", () => {
   if (wasDark) setTheme(true);
 });
 
+// Said once the frame that shows the charts is over.
 Promise.all(drawn).then(() => {
-  document.documentElement.dataset.drawn = "true";
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      document.documentElement.dataset.drawn = "true";
+    }),
+  );
 });
