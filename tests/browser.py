@@ -78,6 +78,16 @@ class Browser:
         for key in keys:
             ActionChains(self._driver, duration=0).send_keys(key).perform()
 
+    def download(self, selector: str, folder: Path) -> Path:
+        """Clicks what saves a file, and waits for the file."""
+        self._command("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.js("document.querySelector(arguments[0]).click()", selector)
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not (found := [p for p in folder.iterdir() if _is_whole(p)]):
+            assert time.monotonic() < deadline_s, f"nothing was saved; {self.errors()}"
+            time.sleep(0.05)
+        return found[0]
+
     def errors(self) -> list[str]:
         """What the console complains of since the page was opened, policy violations included."""
         log = self._driver.get_log("browser")
@@ -109,6 +119,11 @@ class Browser:
 
     def _command(self, name: str, **parameters: Any) -> Any:
         return self._driver.execute_cdp_cmd(name, parameters)
+
+
+def _is_whole(path: Path) -> bool:
+    """Chromium writes beside an empty file of the final name, which it replaces at the end."""
+    return path.suffix != ".crdownload" and path.stat().st_size > 0
 
 
 @contextmanager

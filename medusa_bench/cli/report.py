@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Every eighth count shows the stairs of a GPU's tiles; all of the paper's are among them.
 _CANDIDATES = (1, *range(8, 129, 8))
 _DRAFT_LENS = tuple(range(1, 9))
+_MAX_LOSSES = 6
 
 
 @click.command(epilog="Example: medusa-bench report results/paper -o report.html")
@@ -41,10 +42,9 @@ _DRAFT_LENS = tuple(range(1, 9))
 @simulation.ACCEPTANCE
 @click.option(
     "--accuracy",
-    default="vicuna-7b-v1.3",
-    show_default=True,
     metavar="MODEL|FILE",
-    help="Head accuracies that the candidate tree is grown from.",
+    help="Head accuracies that the candidate tree is grown from.  [default: the published ones of "
+    "the model's size, else vicuna-7b-v1.3]",
 )
 @click.pass_obj
 def command(
@@ -56,13 +56,13 @@ def command(
     methods: tuple[str, ...] | None,
     draft: tuple[str, ...],
     acceptance: tuple[str, ...],
-    accuracy: str,
+    accuracy: str | None,
 ) -> None:
     """Write one page: what was measured, where it stands under the roof, and whether it pays.
 
     RESULTS are folders of measured, predicted or reported results, and documents of `compare
     --json`, simulated or generated. The page holds its data and its scripts, asks for nothing from
-    anywhere, and opens in any browser.
+    anywhere, and opens in any browser. The verdict is printed too.
     """
     from medusa_bench import store
     from medusa_bench.cli.doubts import WORDS
@@ -96,6 +96,9 @@ def command(
         command=shlex.join(("medusa-bench", *arguments)),
         doubt_words=WORDS,
         latencies=latencies,
+        losses=[
+            _losses(folder, latency) for folder, latency in zip(folders, latencies, strict=True)
+        ],
         tree=_tree(folders, latencies, models, accuracy),
     )
     path = Path(output)
@@ -105,6 +108,10 @@ def command(
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
     console.stderr().print(f"Wrote {path} ({len(text.encode()) / 1e6:.1f} MB)", markup=False)
+    out = console.stdout()
+    for study in (*simulated, *given):
+        out.print(study.title, markup=False, style="bold")
+        out.print("\n".join(study.verdict), markup=False)
 
 
 def _latency_model(folder: "Folder") -> "LatencyModel | None":
@@ -121,6 +128,22 @@ def _latency_model(folder: "Folder") -> "LatencyModel | None":
         except MedusaBenchError:  # too few points to stand on
             pass
     return latency.calibrated(folder.profile, timing) if folder.profile else None
+
+
+def _losses(folder: "Folder", latency: "LatencyModel | None") -> list[str]:
+    """What points that were not predicted lose most time to, beside what their roof asks for."""
+    from medusa_bench import explaining
+    from medusa_bench.latency import Calibrated
+    from medusa_bench.measured import Measured
+    from medusa_bench.measurements import Provenance
+
+    if folder.results.provenance is Provenance.PREDICTED:
+        return []
+    if not isinstance(latency, Measured | Calibrated):
+        return []
+    calibration = latency.calibration
+    found = explaining.explain(folder.results, {calibration.timing: calibration})
+    return [each.words for each in explaining.findings(found)[:_MAX_LOSSES]]
 
 
 def _simulated(
@@ -179,16 +202,25 @@ def _tree(
     folders: "Sequence[Folder]",
     latencies: "Sequence[LatencyModel | None]",
     models: Sequence[str] | None,
-    accuracy: str,
+    accuracy: str | None,
 ) -> "GrownTree | None":
     """The fastest tree for the first model on the first device whose latencies are known."""
     from medusa_bench import shapes, trees
     from medusa_bench.report import studies
 
-    rates = trees.load_accuracy(accuracy)
     for folder, latency in zip(folders, latencies, strict=True):
         if latency and folder.points:
             first = folder.points[0].point
             target = shapes.load(models[0]) if models else first.shape
+            rates = trees.load_accuracy(accuracy or _accuracy_of(target.name))
             return studies.grown_tree(target, latency, first.dtype, rates)
     return None
+
+
+def _accuracy_of(model: str) -> str:
+    """The published head accuracies of a model's size: llama-33b has vicuna-33b-v1.3's."""
+    from medusa_bench import trees
+
+    size = model.rpartition("-")[2]
+    alike = [name for name in trees.accuracy_names() if f"-{size}-" in name]
+    return alike[0] if alike else "vicuna-7b-v1.3"

@@ -1,13 +1,12 @@
 "use strict";
 // Puts the page together once all its parts are there.
 
-addFilters();
 drawDecoding();
-drawRoofline();
+if (byId("roofline")) drawRoofline();
 drawSlowest();
 drawTree();
-byId("roofline-chart").addEventListener("keydown", onKey);
-byId("csv").addEventListener("click", download);
+byId("csv")?.addEventListener("click", () => download("points.csv", csvText()));
+byId("rows-csv")?.addEventListener("click", () => download("comparisons.csv", rowsCsvText()));
 byId("theme").addEventListener("click", () => setTheme(colours === LIGHT));
 const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
 prefersDark.addEventListener("change", () => setTheme(prefersDark.matches));
@@ -25,6 +24,7 @@ byId("print").addEventListener("click", () => {
   }, 500);
 });
 window.addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
   wasDark = colours === DARK;
   if (wasDark) setTheme(false);
   for (const figure of figures) {
@@ -40,6 +40,11 @@ window.addEventListener("afterprint", () => {
   if (wasDark) setTheme(true);
 });
 
+// Said once the frame that shows the charts is over.
 Promise.all(drawn).then(() => {
-  document.documentElement.dataset.drawn = "true";
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      document.documentElement.dataset.drawn = "true";
+    }),
+  );
 });

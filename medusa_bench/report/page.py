@@ -39,11 +39,13 @@ def render(
     command: str,
     doubt_words: Mapping[Doubt, tuple[str, str]],
     latencies: Sequence[LatencyModel | None] = (),
+    losses: Sequence[Sequence[str]] = (),
     tree: GrownTree | None = None,
 ) -> str:
     """The page as text, the same for the same input.
 
     latencies: of each folder, the model that splits its slowest points, where there is one.
+    losses: of each folder, in words, what its points lose time to, and what helps.
     doubt_words: what each doubt means, and the remedy. Raises MedusaBenchError where the plotting
     library is not installed.
     """
@@ -72,7 +74,9 @@ def render(
                 for folder, title in zip(folders, titles, strict=True)
             ],
             studies=[(study, studies.method_table(study)) for study in compared],
+            has_points=any(each.summary for folder in folders for each in folder.points),
             has_split=any(latencies),
+            losses=[pair for pair in zip(titles, losses, strict=False) if pair[1]],
             tree=tree,
         )
     )

@@ -47,6 +47,22 @@ function range(values) {
   return [low, high];
 }
 
+// -- CSV ----------------------------------------------------------------------------------------
+
+function csvOf(columns, rows) {
+  const quoted = (cell) => {
+    const text = cell === null || cell === undefined ? "" : String(cell);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [columns, ...rows].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+}
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  element("a", { href: url, download: `medusa-bench-${name}` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 // -- theme --------------------------------------------------------------------------------------
 
 const LIGHT = {
@@ -73,6 +89,8 @@ const isAxis = (model) => model.type.endsWith("Axis");
 function paint(figure) {
   figure.background_fill_color = colours.paper;
   figure.border_fill_color = colours.paper;
+  figure.border_line_color = colours.paper; // else a hairline of the other theme stays at the edge
+  figure.border_line_width = 3;
   figure.outline_line_color = colours.line;
   for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     for (const name of ["major_label_text_color", "axis_label_text_color"]) axis[name] = colours.ink;
@@ -108,7 +126,7 @@ function chart(id, options) {
   if (isNarrow) figure.toolbar.active_drag = null; // scrolls
   for (const axis of [...figure.below, ...figure.left].filter(isAxis)) {
     axis.axis_label_text_font_style = "normal";
-    axis.axis_label_text_font_size = axis.major_label_text_font_size = "13px";
+    axis.axis_label_text_font_size = axis.major_label_text_font_size = isNarrow ? "11px" : "13px";
     if (axis.type === "LogAxis") axis.major_label_overrides = decades();
   }
   figures.push(figure);
@@ -123,7 +141,7 @@ function addLegend(figure, entries) {
   );
   const legend = new Bokeh.Legend({
     items, orientation: "horizontal", border_line_color: null, background_fill_color: null,
-    label_text_color: colours.ink, label_text_font_size: "13px", ncols: isNarrow ? 2 : "auto", location: "bottom_left",
+    label_text_color: colours.ink, label_text_font_size: "13px", ncols: isNarrow ? 1 : "auto", location: "bottom_left",
   });
   figure.add_layout(legend, "below");
   onTheme.push(() => { legend.label_text_color = colours.ink; });

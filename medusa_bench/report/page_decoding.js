@@ -49,6 +49,21 @@ function palette() {
 /** On a scale where 1/2 is as far from 1 as 2 is. */
 const shade = (speedup) => Math.log2(speedup);
 
+function shadeColour(value) {
+  const { palette: all, high } = shades;
+  const at = Math.floor(((value + high) / (2 * high)) * all.length);
+  return all[Math.min(Math.max(at, 0), all.length - 1)];
+}
+
+/** Black or white, whichever reads better on a colour (its relative luminance, WCAG 2). */
+function inkOn(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => {
+    const share = parseInt(colour.slice(at, at + 2), 16) / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
+}
+
 function cellColumns() {
   const rows = rowsOf();
   const best = bestOf();
@@ -57,7 +72,7 @@ function cellColumns() {
     rows.outcome[row] === "uncertain" && rows.speedup_low[row] < rows.speedup_high[row] ? "?" : "");
   const sizes = best.map(({ row }) => rows.num_candidates[row]);
   const [low, high] = [of("speedup_low"), of("speedup_high")];
-  const extent = shades.high;
+  const digits = isNarrow ? 1 : 2;
   return {
     row: best.map(({ row }) => row),
     x: of("batch_size").map(String),
@@ -65,9 +80,8 @@ function cellColumns() {
     shade: of("speedup").map(shade),
     top: of("speedup").map((speedup, i) => `${speedup.toFixed(2)}${marks[i]}`),
     middle: sizes.map((size) => `@${size}`),
-    bottom: low.map((l, i) => (l < high[i] ? `${l.toFixed(1)}–${high[i].toFixed(1)}` : "")),
-    ink: of("speedup").map((speedup) =>
-      colours === DARK || Math.abs(shade(speedup)) > 0.55 * extent ? "#ffffff" : "#000000"),
+    bottom: low.map((l, i) => (l < high[i] ? `${l.toFixed(digits)}–${high[i].toFixed(digits)}` : "")),
+    ink: of("speedup").map((speedup) => inkOn(shadeColour(shade(speedup)))),
     hatch: of("speedup").map((speedup) => (speedup > 1 ? "blank" : "right_diagonal_line")),
     method: best.map(({ row }) => nameOf(row)),
     near: best.map(({ fewest, most }) => (fewest === most ? `${fewest}` : `${fewest} to ${most}`)),
@@ -89,8 +103,8 @@ function drawMap() {
   const rects = map.rect({
     x: { field: "x" }, y: { field: "y" }, width: 1, height: 1, source: cells,
     fill_color: { field: "shade", transform: shades }, line_color: colours.paper,
-    hatch_pattern: { field: "hatch" }, hatch_color: colours.soft, hatch_alpha: 0.5, hatch_scale: 9,
-    nonselection_fill_alpha: 1, nonselection_hatch_alpha: 0.5,
+    hatch_pattern: { field: "hatch" }, hatch_color: colours.soft, hatch_alpha: 0.35, hatch_scale: 11,
+    nonselection_fill_alpha: 1, nonselection_hatch_alpha: 0.35,
   });
   const size = isNarrow ? "9px" : "13px";
   for (const [field, shift] of [["top", -1.1], ["middle", 0], ["bottom", 1.1]]) {
@@ -136,6 +150,7 @@ function refreshMap() {
   shades.high = extent;
   map.x_range.factors = ordered(rows.batch_size).map(String);
   map.y_range.factors = ordered(rows.seq_len).map(String);
+  map.height = 110 + 54 * map.y_range.factors.length;
   cells.selected.indices = [];
   cells.data = cellColumns();
   const best = bestOf().map(({ row }) => rows.speedup[row]);
@@ -201,7 +216,7 @@ function refreshCurves() {
   leaps.data = { x: cliff ? cliff.after : [] };
   const keys = [...groups.keys()].sort((a, b) => a - b);
   const ramp = keys.map((_, i) => Bokeh.Palettes.Cividis256[Math.round(
-    (colours === DARK ? 60 : 10) + ((colours === DARK ? 195 : 190) * i) / Math.max(1, keys.length - 1))]);
+    (colours === DARK ? 100 : 10) + ((colours === DARK ? 155 : 190) * i) / Math.max(1, keys.length - 1))]);
   family.data = {
     xs: keys.map((key) => groups.get(key).map((row) => rows.num_candidates[row])),
     ys: keys.map((key) => groups.get(key).map((row) => rows.speedup[row])),
@@ -248,7 +263,7 @@ function drawCurves() {
     x: { field: "x" }, y: { field: "y" }, text: { field: "name" }, source: familyNames,
     x_offset: 7, text_baseline: "middle", text_font_size: "12px",
   });
-  right.x_range.range_padding = 0.2; // room for the names
+  right.x_range.range_padding = isNarrow ? 0.4 : 0.2; // room for the names
   left.add_tools(new Bokeh.HoverTool({ renderers: drawnLines.map(([, dot]) => dot), tooltips: [["candidates", "@x"], ["ratio", "@y{0.000}"]] }));
   right.add_tools(new Bokeh.HoverTool({ renderers: [points], limit: 2, tooltips: [["batch", "@name"], ["candidates", "@x"], ["speedup", "@y{0.000}"]] }));
   const repaint = () => {
@@ -291,6 +306,14 @@ function addStudyFilters() {
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
+/** Every row compared, of all studies, with the study it belongs to. */
+function rowsCsvText() {
+  const names = Object.keys(studies[0].rows);
+  const rows = studies.flatMap(({ title, rows: of }) =>
+    of.method.map((_, row) => [title, ...names.map((name) => of[name][row])]));
+  return csvOf(["study", ...names], rows);
+}
+
 function drawDecoding() {
   if (!studies.length) return;
   addStudyFilters();
@@ -315,7 +338,7 @@ const PART_LOOKS = {
 function drawSlowest() {
   data.slowest.forEach((each, index) => {
     const id = `split-chart-${index}`;
-    const holder = element("div", {}, element("h3", {}, each.title), element("div", { class: "chart", id }), element("p", { class: "note" }, each.latency_source));
+    const holder = element("div", {}, element("h3", {}, each.title), element("div", { class: "chart", id }), element("p", { class: "note" }, `Split by the latency model of ${each.latency_source}.`));
     byId("split-charts").append(holder);
     const { label } = each.columns;
     const rows = label.length;

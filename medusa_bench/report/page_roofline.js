@@ -66,7 +66,7 @@ function isShown(point) {
 // -- the figure ---------------------------------------------------------------------------------
 
 const dots = new Bokeh.ColumnDataSource({ data: {} });
-const roofs = new Bokeh.ColumnDataSource({ data: { xs: [], ys: [], name: [], dash: [] } });
+const roofs = new Bokeh.ColumnDataSource({ data: { xs: [], ys: [], x: [], y: [], short: [], name: [], dash: [] } });
 const path = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
 let along = "batch_size";
 let current = null; // the point that is followed
@@ -121,7 +121,7 @@ function dotColumns(chosenPoints) {
 
 function roofColumns(chosenPoints) {
   const wanted = new Set(chosenPoints.map((p) => `${points.folder[p]} ${value("dtype", p)}`));
-  const columns = { xs: [], ys: [], name: [], dash: [] };
+  const columns = { xs: [], ys: [], x: [], y: [], short: [], name: [], dash: [] };
   const [left, right] = range(dots.data.x ?? []);
   if (!(left < Infinity)) return columns;
   folders.forEach((folder, index) => {
@@ -131,6 +131,9 @@ function roofColumns(chosenPoints) {
       const ridge = peak / bandwidth;
       columns.xs.push([Math.min(left, ridge) / 2, ridge, Math.max(right, ridge) * 2]);
       columns.ys.push([(Math.min(left, ridge) / 2) * bandwidth, peak, peak]);
+      columns.x.push(Math.max(right, ridge) * 2);
+      columns.y.push(peak);
+      columns.short.push(roof.kind === "measured" ? `measured, ${folder.device}` : roof.name);
       columns.dash.push(roof.kind === "measured" ? "solid" : "dashed");
       columns.name.push(
         `${roof.kind} roof ${roof.name}: ${si(peak, "FLOP/s")} ${roof.dtype}, ${si(bandwidth, "B/s")}`,
@@ -175,6 +178,7 @@ function drawLegend(chosenPoints) {
 }
 
 function drawRoofline() {
+  addFilters();
   roofline = chart("roofline-chart", {
     x_axis_type: "log", y_axis_type: "log", height: 560,
     x_axis_label: "operational intensity (FLOP/byte)", y_axis_label: "performance (FLOP/s)",
@@ -182,16 +186,20 @@ function drawRoofline() {
   const lines = roofline.multi_line({ field: "xs" }, { field: "ys" }, {
     source: roofs, line_dash: { field: "dash" }, line_color: colours.ink, line_width: 1.5,
   });
+  const labels = roofline.text({
+    x: { field: "x" }, y: { field: "y" }, text: { field: "short" }, source: roofs,
+    text_align: "right", text_baseline: "bottom", text_font_size: "12px", y_offset: -2,
+  });
   const scatter = roofline.scatter({ field: "x" }, { field: "y" }, {
     source: dots, size: 8, marker: { field: "marker" }, line_color: { field: "colour" },
     fill_color: { field: "colour" }, fill_alpha: { field: "solid" }, line_alpha: 0.9,
-    nonselection_fill_alpha: 0.1, nonselection_line_alpha: 0.15,
+    nonselection_fill_alpha: 0.03, nonselection_line_alpha: 0.08,
   });
   const followed = roofline.line({ field: "x" }, { field: "y" }, {
     source: path, line_color: colours.path, line_width: 2.5,
   });
   onTheme.push(() => {
-    lines.glyph.line_color = colours.ink;
+    lines.glyph.line_color = labels.glyph.text_color = colours.ink;
     followed.glyph.line_color = colours.path;
     dots.data = { ...dots.data, ...lookAgain() };
     drawLegend(dots.data.index);
@@ -212,6 +220,7 @@ function drawRoofline() {
   });
   refresh();
   show(roofline, "roofline-chart");
+  byId("roofline-chart").addEventListener("keydown", onKey);
 }
 
 function lookAgain() {
@@ -296,19 +305,6 @@ function pathKey(point) {
 // -- the data as CSV ----------------------------------------------------------------------------
 
 function csvText() {
-  const quoted = (cell) => {
-    const text = cell === null ? "" : String(cell);
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const lines = [data.export.join(",")];
-  for (let point = 0; point < numPoints; point += 1)
-    lines.push(data.export.map((name) => quoted(value(name, point))).join(","));
-  return `${lines.join("\r\n")}\r\n`;
-}
-
-function download() {
-  const url = URL.createObjectURL(new Blob([csvText()], { type: "text/csv" }));
-  const link = element("a", { href: url, download: "medusa-bench.csv" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  const rows = points.task.map((_, point) => data.export.map((name) => value(name, point)));
+  return csvOf(data.export, rows);
 }

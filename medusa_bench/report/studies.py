@@ -1,10 +1,10 @@
 """What a page says about decoding: comparisons of one model on one device, and how to read them.
 
-Rows are simulated here, or read from the document that `compare --json` prints, generated ones
-among them; the two are never in one study.
+Rows are simulated here, or read from the document that `compare --json` prints, with --generate
+too; simulated and generated ones are never in one study.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def grown_tree(
 
 
 def read(path: Path) -> list[Study]:
-    """The studies of a document as `compare --json` prints it.
+    """The studies of a document as `compare --json` or `compare --generate --json` prints it.
 
     Raises InvalidFileError, naming the row and the field, for what is none.
     """
@@ -116,14 +116,11 @@ def read(path: Path) -> list[Study]:
         document = parse_object(path.read_bytes(), where=str(path))
     except OSError as error:
         raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    parts = document.get("devices", [document])
     groups: dict[tuple[str, ...], list[Comparison]] = {}
-    for part in parts if isinstance(parts, list) else ():
-        rows = part.get("comparisons") if isinstance(part, dict) else None
-        for number, row in enumerate(rows if isinstance(rows, list) else (), start=1):
-            comparison = _comparison(row, f"{path}, comparison {number}")
-            key = (comparison.device, comparison.model, comparison.source, comparison.dtype)
-            groups.setdefault(key, []).append(comparison)
+    for number, row in enumerate(_rows(document), start=1):
+        comparison = _comparison(row, f"{path}, comparison {number}")
+        key = (comparison.device, comparison.model, comparison.source, comparison.dtype)
+        groups.setdefault(key, []).append(comparison)
     if not groups:
         raise InvalidFileError(
             f"{path} holds no comparisons.",
@@ -131,6 +128,18 @@ def read(path: Path) -> list[Study]:
         )
     warnings = [str(each) for each in document.get("warnings") or ()]
     return [Study(rows, verdicts.verdict(rows, _ends(rows)), warnings) for rows in groups.values()]
+
+
+def _rows(document: JsonObject) -> Iterator[Any]:
+    """The comparisons of one device or of several, or each generated one and its simulation."""
+    devices = document.get("devices")
+    for part in devices if isinstance(devices, list) else [document]:
+        if isinstance(part, dict) and isinstance(part.get("comparisons"), list):
+            yield from part["comparisons"]
+    methods = document.get("methods")
+    for method in methods if isinstance(methods, list) else []:
+        if isinstance(method, dict):
+            yield from (method[name] for name in ("generated", "simulated") if method.get(name))
 
 
 def _ends(rows: Sequence[Comparison]) -> list[BreakEven]:
