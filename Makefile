@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint bench clean
+.PHONY: sweep test lint bench figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -19,6 +19,9 @@ lint: .venv/.installed-dev  ## format, style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
+	$(BIN)/python -m tests.gallery
+
 bench: .venv/.installed-dev  ## how fast the harness itself is
 	$(BIN)/python -m tests.bench
 
@@ -29,7 +32,7 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medusa-bench needs Python 3.11 to 3.13; name one with make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (a minute or two, once) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[report]'
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed

@@ -349,8 +349,8 @@ def doubts(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
 
 def _log_law(*numbers: str) -> LogLaw:
     coefficient, base = (float(numbers[0]), float(numbers[1]) if len(numbers) > 1 else math.e)
-    if not (coefficient >= 0 and base > 1):
-        raise ValueError("a coefficient is at least 0, and a base above 1")
+    if not (0 <= coefficient < math.inf and 1 < base < math.inf):
+        raise ValueError("a coefficient is a number of at least 0, and a base is above 1")
     return LogLaw(coefficient, base=base)
 
 

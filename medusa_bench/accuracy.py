@@ -7,13 +7,13 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from medusa_bench import fitting, latency
+from medusa_bench import fitting, latency, predictors
+from medusa_bench import observations as tables
 from medusa_bench.calibration import (
     ANY_DEVICE,
     Calibration,
     Ceilings,
     Interval,
-    Parameters,
     Work,
 )
 from medusa_bench.devices import DeviceProfile
@@ -24,9 +24,8 @@ from medusa_bench.measurements import Timing
 from medusa_bench.observations import Observations, profile_of
 from medusa_bench.tiles import FloatArray
 
-# What was known before any of the calibrations: facts that many GPUs share.
-DEFAULT_PARAMETERS = Parameters(launch_s=5e-6, bandwidth_efficiency=0.80, compute_efficiency=0.77)
-
+# How far two sources are apart on one GPU, or two GPUs of one family: launch, bandwidth, compute.
+_SIGMAS_OF_RELATIVES = (1.2, 0.05, 0.05)
 _SHAPE_FOLDS = 5
 _PARAMETER_ROWS = 3000  # three parameters need no more
 
@@ -102,6 +101,17 @@ def mean_score(scores: Sequence[Score]) -> Score:
     return Score(round(first), *others)
 
 
+def joined(runs: Sequence[Scored]) -> Scored:
+    """The rows of several runs as one."""
+    if len(runs) == 1:
+        return runs[0]
+    columns = (
+        np.concatenate([getattr(run, name) for run in runs])
+        for name in ("latency_s", "low_s", "high_s", "roofline_s", "bound", "predictor")
+    )
+    return Scored(tables.joined([run.observations for run in runs]), *columns)
+
+
 def grouped(scored: Scored) -> dict[str, dict[str, Score]]:
     """Scores by gpu, source, model, op and dtype, where those differ or are known, and by bound."""
     groups = {}
@@ -168,37 +178,41 @@ def calibrated_on(
     return _joined(observations, models)
 
 
-def leaving_out(observations: Observations, what: LeaveOut, seed: int) -> Scored:
+def leaving_out(
+    observations: Observations, what: LeaveOut, seed: int, excluded: NDArray[np.bool_]
+) -> Scored:
     """Every row by a calibration to rows of the same GPU and source, its own model or shape (a
     fifth of all shapes at once) left out; or, for gpu, by what all other GPUs' rows say.
 
-    Raises MedusaBenchError where nothing is left to fit to.
+    `excluded` rows are scored, but never fitted to. Raises MedusaBenchError where nothing is left
+    to fit to.
     """
     models: list[tuple[NDArray[np.int64], Calibrated]] = []
     match what:
         case LeaveOut.MODEL | LeaveOut.SHAPE:
             for profile, _, rows in _devices(observations):
                 mine = observations[rows]
+                fitted = ~excluded[rows]
                 if what is LeaveOut.MODEL:
                     part = np.unique(mine.model, return_inverse=True)[1]
                 else:
                     part = fitting.folds(mine.shape_ids, _SHAPE_FOLDS, seed)
-                if len(np.unique(part)) < 2:
+                if len(np.unique(part[fitted])) < 2:
                     raise MedusaBenchError(
                         f"{profile.name}: there is only one {what} in the rows, so nothing is "
                         "left to fit to.",
                         hint="choose another --leave-out.",
                     )
                 for held in np.unique(part):
-                    model = _fitted(mine[part != held], profile, default_prior(), seed)
+                    model = _fitted(mine[(part != held) & fitted], profile, default_prior(), seed)
                     models.append((rows[part == held], model))
         case LeaveOut.GPU:
-            models = _without_each_gpu(observations, seed)
+            models = _without_each_gpu(observations, seed, excluded)
     return _joined(observations, models)
 
 
 def default_prior() -> Prior:
-    return Prior(DEFAULT_PARAMETERS)
+    return Prior(predictors.EXPECTED)
 
 
 def prior_for(
@@ -211,7 +225,7 @@ def prior_for(
     clock_hz = profile.clock_hz
     own = [each for each in others if each.device == profile.name]
     lenders = own or latency.relatives(profile, others)[0]
-    return Prior(latency.mean_parameters(lenders, clock_hz))
+    return Prior(latency.mean_parameters(lenders, clock_hz), _SIGMAS_OF_RELATIVES)
 
 
 def leave_each_device_out(fits: Sequence["Fit"]) -> tuple[FloatArray, NDArray[np.str_]]:
@@ -297,20 +311,15 @@ def samples_of(observations: Observations) -> Samples:
     )
 
 
-def calibrate_rows(observations: Observations, gpu: str, command: str, *, seed: int) -> Calibration:
-    """The calibration of one GPU's rows; gpu names it where they do not.
-
-    Raises MedusaBenchError where the rows are of several GPUs or sources, or of an unnamed one.
-    """
+def calibrate_rows(observations: Observations, command: str, *, seed: int) -> Calibration:
+    """The calibration of one GPU's rows. Raises MedusaBenchError where they are of several."""
     names, sources = np.unique(observations.gpu), np.unique(observations.source)
     if len(names) > 1 or len(sources) > 1:
         raise MedusaBenchError(
             f"The rows are of {', '.join(map(str, names))} from {', '.join(map(str, sources))}.",
             hint="a calibration is of one GPU and one source: choose with --gpu and --source.",
         )
-    if not (gpu or names[0]):
-        raise MedusaBenchError("The rows do not say which GPU they are of.", hint="give --gpu.")
-    profile = profile_of(gpu or str(names[0]))
+    profile = profile_of(str(names[0]))
     return fitting.calibrate(
         samples_of(observations),
         Ceilings.of(profile),
@@ -321,9 +330,9 @@ def calibrate_rows(observations: Observations, gpu: str, command: str, *, seed: 
 
 
 def _without_each_gpu(
-    observations: Observations, seed: int
+    observations: Observations, seed: int, excluded: NDArray[np.bool_]
 ) -> list[tuple[NDArray[np.int64], Calibrated]]:
-    fits = parameter_fits(observations, seed)
+    fits = parameter_fits(observations[np.flatnonzero(~excluded)], seed)
     models = []
     for profile, _, rows in _devices(observations):
         others = [fit for fit in fits if fit.device != profile.name]

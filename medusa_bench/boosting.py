@@ -78,8 +78,7 @@ def fit(
     """Fit targets, shape (rows,), from features, shape (rows, columns), robustly (Huber)."""
     rng = np.random.default_rng(seed)
     num_rows, num_columns = features.shape
-    quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
-    edges = [np.unique(np.quantile(column, quantiles)) for column in features.T]
+    edges = [_edges(column) for column in features.T]
     bins = np.stack(
         [np.searchsorted(edge, column) for edge, column in zip(edges, features.T, strict=True)]
     )
@@ -103,6 +102,20 @@ def fit(
         leaves[tree] = learning_rate * sums / (counts + _SHRINKAGE)
         remaining -= leaves[tree][_leaf(features, columns[tree], thresholds[tree])]
     return Forest(columns, thresholds, leaves)
+
+
+def _edges(column: FloatArray) -> FloatArray:
+    """At most _BINS - 1 thresholds, each midway between two values that occur, so that rounding
+    puts no row on the other side."""
+    values = np.unique(column)
+    if len(values) == 1:
+        return values
+    after = np.searchsorted(values, np.quantile(column, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    after = np.unique(np.clip(after, 1, len(values) - 1))
+    if len(values) <= _BINS:
+        after = np.arange(1, len(values))
+    midway: FloatArray = (values[after - 1] + values[after]) / 2
+    return midway
 
 
 def _best_question(

@@ -42,7 +42,7 @@ class Ceilings:
 
     peak_flops_per_s: Mapping[Dtype, float]
     memory_bandwidth_bytes_per_s: float
-    num_sms: int
+    num_sms: int  # 0: no tiles are known, as of a CPU
     l2_bytes: float
     clock_hz: float
 

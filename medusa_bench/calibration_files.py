@@ -120,7 +120,7 @@ def decode(value: JsonObject, *, where: str) -> Calibration:
             ceilings=Ceilings(
                 {Dtype(d): _positive(peak) for d, peak in ceilings["peak_flops_per_s"].items()},
                 _positive(ceilings["memory_bandwidth_bytes_per_s"]),
-                int(_positive(ceilings["num_sms"])),
+                _count(ceilings["num_sms"]),
                 _positive(ceilings["l2_bytes"]),
                 _positive(ceilings["clock_hz"]),
             ),
@@ -166,6 +166,12 @@ def _positive(value: Any) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{value!r} is not above zero")
     return number
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _text(value: Any) -> str:

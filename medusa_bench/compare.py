@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.acceptance import AcceptanceModel, lock_step_rate
+from medusa_bench.cliffs import SMALLEST_STEP
 from medusa_bench.dtypes import Dtype
 from medusa_bench.latency import LatencyModel
 from medusa_bench.measurements import Provenance
@@ -29,6 +30,7 @@ class Outcome(StrEnum):
     PAYS = "pays"
     UNCERTAIN = "uncertain"
     LOSES = "loses"
+    EVEN = "even"  # it is vanilla decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
+        if self.step == self.vanilla and self.acceleration_rate == 1:
+            return Outcome.EVEN
         low, high = self.speedup_interval
         if low > 1:
             return Outcome.PAYS
@@ -393,15 +397,13 @@ def by_setting(rows: Iterable[Comparison]) -> dict[tuple[int, int], list[Compari
     return groups
 
 
-# A cliff costs 12 % or more from one count to the next: the stairs of an A100's tiles (64, 128,
-# 256, ... rows) all do on a grid of 8.
-CLIFF = 0.12
-
-
 def cliffs(latency_by_candidates: Mapping[int, float]) -> list[int]:
     """Candidate counts after which the next costs a leap: 12 % or more, at twice the slope of the
     steps before and after it (so that growth in proportion is none). The count to use is at or
-    below one of these."""
+    below one of these.
+
+    For a model's curve, on any grid of counts; cliffs.find tells steps from a measurement's noise.
+    """
     curve = sorted(latency_by_candidates.items())
     slopes = [
         (there_s - here_s) / (following - count)
@@ -410,7 +412,7 @@ def cliffs(latency_by_candidates: Mapping[int, float]) -> list[int]:
     return [
         curve[i][0]
         for i, slope in enumerate(slopes)
-        if curve[i + 1][1] >= (1 + CLIFF) * curve[i][1]
+        if curve[i + 1][1] >= (1 + SMALLEST_STEP) * curve[i][1]
         and all(slope >= 2 * beside for beside in slopes[max(0, i - 1) : i] + slopes[i + 1 : i + 2])
         and len(slopes) > 1
     ]

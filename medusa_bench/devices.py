@@ -5,6 +5,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,11 @@ def all_profiles() -> list[DeviceProfile]:
     return [load(name) for name in names()]
 
 
+@cache
 def load(name_or_path: str) -> DeviceProfile:
     """A shipped profile by name, or a user's by path, with figures that hold together.
+
+    Read once a process.
 
     Raises UnknownNameError, or InvalidFileError for a file that does not parse or that `check`
     finds wrong: a roof from a sparse figure would make every point look half as good.

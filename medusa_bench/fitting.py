@@ -37,7 +37,7 @@ class Prior:
     """Log-normal: parameters as expected before a device's points, and how far they may be off."""
 
     parameters: Parameters
-    sigmas: tuple[float, float, float] = (1.2, 0.10, 0.08)
+    sigmas: tuple[float, float, float] = (1.2, 0.15, 0.15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,34 +159,46 @@ def _unseen_errors(
     return errors
 
 
-_NOISE = 0.05  # standard deviation of a log latency about the formula
-_SCALE = 0.10  # residuals beyond it count less and less (Student's t)
+# Standard deviation of a log latency about the formula: as expected, and what it may turn out as.
+_NOISE, _NOISES = 0.05, (0.03, 0.08)
+_NORMAL_OF_MEDIAN = 1.48  # standard deviations by the median absolute deviation
 
 
 def fit_parameters(work: Work, latency_s: FloatArray, prior: Prior) -> Parameters:
     """The parameters that a device's points and the prior agree on.
 
-    Robust least squares of log latencies by Levenberg's and Marquardt's damped steps.
+    Robust least squares of log latencies, once with the noise that is expected and once with the
+    noise that remains: points that the formula fits well count more against the prior.
     """
+    first = _fit(work, latency_s, prior, prior.parameters.logs, _NOISE)
+    remaining = np.log(latency_s / work.latency_s(Parameters.from_logs(first)))
+    noise = float(np.clip(_NORMAL_OF_MEDIAN * np.median(np.abs(remaining)), *_NOISES))
+    return Parameters.from_logs(_fit(work, latency_s, prior, first, noise))
+
+
+def _fit(
+    work: Work, latency_s: FloatArray, prior: Prior, logs: FloatArray, noise: float
+) -> FloatArray:
+    """Log parameters by Levenberg's and Marquardt's damped steps from `logs`."""
     expected = prior.parameters.logs
     precision = 1 / np.array(prior.sigmas)
     target = np.log(latency_s)
+    scale = 2 * noise  # residuals beyond it count less and less (Student's t)
 
     def residual_at(logs: FloatArray) -> FloatArray:
         return target - np.log(work.latency_s(Parameters.from_logs(logs)))
 
     def loss_at(logs: FloatArray, residual: FloatArray) -> float:
         misfit = (logs - expected) * precision
-        robust = np.log1p((residual / _SCALE) ** 2).sum() * (_SCALE / _NOISE) ** 2
+        robust = np.log1p((residual / scale) ** 2).sum() * (scale / noise) ** 2
         return float(robust + misfit @ misfit)
 
-    logs = expected
     residual = residual_at(logs)
     loss = loss_at(logs, residual)
     damping = 1e-3
     for _ in range(60):
         slopes = _slopes(work, logs)
-        weights = 1 / (1 + (residual / _SCALE) ** 2) / _NOISE**2
+        weights = 1 / (1 + (residual / scale) ** 2) / noise**2
         normal = (slopes * weights[:, None]).T @ slopes + np.diag(precision**2)
         gradient = slopes.T @ (weights * residual) - (logs - expected) * precision**2
         step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
@@ -203,7 +215,7 @@ def fit_parameters(work: Work, latency_s: FloatArray, prior: Prior) -> Parameter
         damping = max(damping / 10, 1e-9)
         if converged:
             break
-    return Parameters.from_logs(logs)
+    return logs
 
 
 def _slopes(work: Work, logs: FloatArray) -> FloatArray:

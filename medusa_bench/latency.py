@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ from medusa_bench.devices import DeviceProfile
 from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Provenance, Timing
 from medusa_bench.tiles import FloatArray, Products
+
+# The share of its datasheet's peak that an L40S reaches: 0.55 to 0.63 in published measurements.
+POWER_LIMITED_COMPUTE_EFFICIENCY = 0.60
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +139,18 @@ def calibrated(
             return Calibrated(f"calibrated: {each.device} ({each.source})", profile.name, each)
     if timing is Timing.EAGER:
         return _launched_eagerly(calibrated(profile, calibrations=known), known)
-    return family_prior(profile, ranked)
+    return family_prior(profile, ranked, prefer_source)
 
 
-def family_prior(profile: DeviceProfile, calibrations: Sequence[Calibration]) -> Calibrated:
+def family_prior(
+    profile: DeviceProfile, calibrations: Sequence[Calibration], prefer_source: str = ""
+) -> Calibrated:
     """What kernel calibrations of other devices say about one that has none of its own.
 
-    Parameters are its relatives'; the correction too, where these are the same chip. The interval
-    is that of devices left out altogether.
+    Parameters are its relatives'. What trees learned is taken over only from the same chip as the
+    very source that is asked for sees it: it belongs to a library's version as much as to a chip
+    (of two sources on one GPU, either's trees make the other's predictions worse). The interval is
+    that of devices left out altogether.
     """
     anything = next(each for each in calibrations if each.device == ANY_DEVICE)
     lenders, words = relatives(profile, calibrations)
@@ -153,15 +161,32 @@ def family_prior(profile: DeviceProfile, calibrations: Sequence[Calibration]) ->
         ceilings=ceilings,
         parameters=mean_parameters(lenders, ceilings.clock_hz),
     )
-    if lenders[0].ceilings.num_sms == profile.num_sms:
-        lender = lenders[0]
+    if is_power_limited(profile):
+        parameters = replace(
+            calibration.parameters, compute_efficiency=POWER_LIMITED_COMPUTE_EFFICIENCY
+        )
+        calibration = replace(calibration, parameters=parameters)
+        words += ", compute as power-limited cards reach it"
+    lender = lenders[0]
+    if is_same_chip(lender, profile) and prefer_source and prefer_source in lender.source:
         calibration = replace(
             calibration,
             forest=lender.forest,
             process=lender.process,
             interval=lender.interval.halfway_to(anything.interval),
         )
+        words += ", with its correction"
     return Calibrated(f"family prior: {words}", profile.name, calibration)
+
+
+def is_power_limited(profile: DeviceProfile) -> bool:
+    """Whether the card's power does not carry its datasheet's clock through a large product.
+
+    Of Ada's cards those under 1.2 W for each dense float16 TFLOP/s: L40S 0.97, RTX 6000 Ada 0.82,
+    L4 0.60; the RTX 4090 has 2.7.
+    """
+    watts_per_flop_per_s = profile.power_w / profile.peak(Dtype.FLOAT16)
+    return profile.family == "ada" and watts_per_flop_per_s < 1.2e-12
 
 
 def relatives(
@@ -177,14 +202,27 @@ def relatives(
         for each in calibrations
         if each.timing is Timing.KERNEL and each.device not in (ANY_DEVICE, profile.name)
     ]
-    families = {each.name: each.family for each in devices.all_profiles()}
+    families = _families()
     family = [each for each in kernels if families.get(each.device) == profile.family]
     for each in family:
-        if each.ceilings.num_sms == profile.num_sms:
+        if is_same_chip(each, profile):
             return [each], f"{profile.family}, the chip of {each.device} ({each.source})"
     chosen = family or kernels
     mean = f"mean of {', '.join(sorted({each.device for each in chosen}))}"
     return chosen, f"{profile.family}, {mean}" if family else f"no {profile.family} known, {mean}"
+
+
+def is_same_chip(calibration: Calibration, profile: DeviceProfile) -> bool:
+    """Same family and number of SMs: other memory, power or cooling."""
+    return (
+        calibration.ceilings.num_sms == profile.num_sms
+        and _families().get(calibration.device) == profile.family
+    )
+
+
+@lru_cache
+def _families() -> dict[str, str]:
+    return {each.name: each.family for each in devices.all_profiles()}
 
 
 def mean_parameters(calibrations: Sequence[Calibration], clock_hz: float) -> Parameters:

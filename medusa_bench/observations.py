@@ -7,7 +7,7 @@ source, model and op. Whatever is not a finite number above zero is refused with
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,47 @@ class Observations:
         sizes = np.stack([self.products.batch, self.products.n, self.products.k], axis=1)
         ids: NDArray[np.int64] = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
         return ids
+
+
+def joined(parts: Sequence[Observations]) -> Observations:
+    """The rows of several tables as one."""
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    sizes = (np.concatenate([getattr(part.products, name) for part in parts]) for name in SIZES)
+    return Observations(
+        Products(*sizes),
+        column("dtype"),
+        column("latency_s"),
+        column("gpu"),
+        column("source"),
+        column("model"),
+        column("op"),
+        parts[0].timing,
+    )
+
+
+def with_gpu(observations: Observations, gpu: str | None) -> Observations:
+    """The rows of one GPU: those that name it, or all of them where none names any.
+
+    A single other name in the rows is overridden. Raises MedusaBenchError where the rows name no
+    GPU and gpu is None, or several of which none is this one.
+    """
+    names = [str(name) for name in np.unique(observations.gpu)]
+    if gpu is None:
+        if "" in names:
+            raise MedusaBenchError("The rows do not say which GPU they are of.", hint="give --gpu.")
+        return observations
+    profile = profile_of(gpu)
+    if len(names) > 1:
+        mine = [name for name in names if name and profile_of(name).name == profile.name]
+        if not mine:
+            raise MedusaBenchError(
+                f"None of the rows is of {profile.name}: they are of {', '.join(names)}."
+            )
+        observations = observations[np.flatnonzero(np.isin(observations.gpu, mine))]
+    return replace(observations, gpu=np.full(len(observations), profile.name))
 
 
 def read(path: Path) -> Observations:

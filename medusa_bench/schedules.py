@@ -23,7 +23,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from medusa_bench.compare import Comparison, best
+from medusa_bench.compare import Comparison
 from medusa_bench.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.strict_json import parse_object
 
@@ -96,21 +96,37 @@ class Schedule:
         return next(s.draft_len for s in self.spans if s.first_batch <= batch_size <= s.last_batch)
 
 
-def plan(rows: Iterable[Comparison], margin: float = 0.0) -> Schedule:
-    """The fastest draft length for every batch size, off where its speedup is at most 1 + margin.
+def plan(rows: Iterable[Comparison], margin: float = 0.0, tolerance: float = 0.0) -> Schedule:
+    """A draft length for every batch size, off where its best speedup is at most 1 + margin.
+
+    With no tolerance each batch size takes its fastest length. With one, spans are as few as they
+    can be without any batch size giving up more than that share of its best speedup.
 
     rows: one method at one seq_len, at every batch size from 1 on. Raises ValueError otherwise.
     """
-    by_batch: dict[int, list[Comparison]] = {}
+    speedups: dict[int, dict[int, float]] = {}
     for row in rows:
-        by_batch.setdefault(row.batch_size, []).append(row)
-    chosen = {batch_size: best(group) for batch_size, group in by_batch.items()}
-    return Schedule.of(
-        {
-            batch_size: row.num_candidates - 1 if row.speedup > 1 + margin else 0
-            for batch_size, row in chosen.items()
-        }
-    )
+        speedups.setdefault(row.batch_size, {})[row.num_candidates - 1] = row.speedup
+    chosen: dict[int, int] = {}
+    span: list[int] = []  # batch sizes that can still share a length
+    shared: set[int] = set()
+
+    def close() -> None:
+        for_all = {n: sum(speedups[b].get(n, 1.0) for b in span) for n in sorted(shared)}
+        chosen.update(dict.fromkeys(span, max(for_all, key=lambda length: for_all[length])))
+
+    for batch_size, by_length in sorted(speedups.items()):
+        highest = max(by_length.values())
+        enough = {n for n, speedup in by_length.items() if speedup >= (1 - tolerance) * highest}
+        allowed = {n for n in enough if by_length[n] > 1 + margin} or {0}
+        if span and not shared & allowed:
+            close()
+            span = []
+        shared = shared & allowed if span else allowed
+        span.append(batch_size)
+    if span:
+        close()
+    return Schedule.of(chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +259,11 @@ def write(schedule: Schedule, engine: Engine, method: str, model: str, draft: st
             )
 
 
+def drafted(draft_len: int) -> str:
+    """ "1 drafted token", "4 drafted tokens"."""
+    return f"{draft_len} drafted token{'' if draft_len == 1 else 's'}"
+
+
 def _json(value: dict[str, Any]) -> str:
     """One key a line, lists on theirs."""
     items = [f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
@@ -301,7 +322,7 @@ def _llama_cpp(schedule: Schedule, kind: str, model: str, draft: str) -> str:
         if span.draft_len:
             source = f"-md {shlex.quote(draft)}" if kind == "draft" else f"--spec-type {kind}"
             command += f" {source} --draft-max {span.draft_len} --draft-min 0"
-        words = f"{span.draft_len} drafted tokens" if span.draft_len else "no speculation"
+        words = drafted(span.draft_len) if span.draft_len else "no speculation"
         lines += [_heading(span.first_batch, span.last_batch, words), command]
     return "\n".join(lines) + "\n"
 

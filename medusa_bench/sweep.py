@@ -85,10 +85,10 @@ QUICK_ON_GPU = Defaults(
     timings=(Timing.KERNEL,),
 )
 QUICK_ON_CPU = Defaults(  # about half a minute on two cores
-    models=("smollm2-135m",),
-    batch_sizes=(1, 2, 4, 8),
+    models=("llama-160m",),
+    batch_sizes=(1, 2, 4),
     seq_lens=(128, 256, 512, 1024),
-    num_candidates=(1, 16, 64),
+    num_candidates=(1, 16, 32, 64),
     dtype=Dtype.FLOAT32,
     timings=(Timing.KERNEL,),
     num_rounds=3,
@@ -132,22 +132,33 @@ def plan(grid: Grid, memory_bytes: int | None) -> Plan:
     tasks = [Task(*each, timing) for each in distinct for timing in grid.timings]
     fitting, skips = [], []
     for task in sorted(tasks, key=_largest_first):
-        need_bytes = task.product.bytes_moved(task.dtype)
-        if memory_bytes is not None and need_bytes > USABLE_MEMORY * memory_bytes:
-            reason = (
-                f"needs {need_bytes / 1e9:.1f} GB for operands and result; "
-                f"{USABLE_MEMORY * memory_bytes / 1e9:.1f} GB are usable"
-            )
+        if reason := _why_not(task, memory_bytes):
             skips.append(Skip(task, reason))
         else:
             fitting.append(task)
     return Plan(len(points), tuple(fitting), tuple(skips))
 
 
+def _why_not(task: Task, memory_bytes: int | None) -> str:
+    """Why a task cannot be measured; nothing where it can."""
+    p = task.product
+    if task.dtype is Dtype.FLOAT8 and p.batch > 1:
+        return "torch has no batched float8 product"
+    if task.dtype is Dtype.FLOAT8 and (p.n % 16 or p.k % 16):
+        return "float8 matrix units need n and k in multiples of 16"
+    need_bytes = p.bytes_moved(task.dtype)
+    if memory_bytes is not None and need_bytes > USABLE_MEMORY * memory_bytes:
+        return (
+            f"needs {need_bytes / 1e9:.1f} GB for operands and result; "
+            f"{USABLE_MEMORY * memory_bytes / 1e9:.1f} GB are usable"
+        )
+    return ""
+
+
 def _largest_first(task: Task) -> tuple[object, ...]:
     p = task.product
     weights = (0, p.n, p.k) if p.batch == 1 else (1, 0, 0)
-    return (*weights, -p.num_elements, p.batch, p.m, p.n, p.k, task.dtype, task.timing)
+    return (task.dtype, *weights, -p.num_elements, p.batch, p.m, p.n, p.k, task.timing)
 
 
 def predicted_time_s(task: Task, roofs: Roofs | None, budget_s: float) -> float:
@@ -181,6 +192,7 @@ def work(
         order = list(tasks)
         if round_index:
             random.Random(round_index).shuffle(order)
+            order.sort(key=lambda task: task.dtype)  # operands are filled anew for each dtype
         left += [(round_index, task) for task in order if (task.key, round_index) not in done]
     return left
 

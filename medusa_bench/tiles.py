@@ -78,9 +78,12 @@ class Tiling:
 def cheapest_tiling(products: Products, num_sms: int, flops_per_element: FloatArray) -> Tiling:
     """Choose each product's tile and split by what the busiest processor must do.
 
+    num_sms is 0 for a device whose tiles are not known (a CPU): then nothing is padded.
     flops_per_element: what the device computes while it moves one element to or from memory; it
     weighs the partial sums of a split against idle processors.
     """
+    if num_sms == 0:
+        return Tiling(products.flops, np.zeros(len(products)))
     best_cost = np.full(len(products), np.inf)
     best_work = np.zeros(len(products))
     best_partial = np.zeros(len(products))
@@ -103,6 +106,7 @@ def cheapest_tiling(products: Products, num_sms: int, flops_per_element: FloatAr
 def features(products: Products, num_sms: int) -> list[FloatArray]:
     """Logarithms that tell where on the staircase of tiles and waves each product stands."""
     columns: list[FloatArray] = []
+    num_sms = max(num_sms, 1)
     for tile_rows, tile_columns in TILES[:8]:
         tiles = (
             products.batch * np.ceil(products.m / tile_rows) * np.ceil(products.n / tile_columns)

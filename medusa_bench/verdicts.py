@@ -51,7 +51,7 @@ def _sizes(rows: Sequence[Comparison]) -> str:
     """ "96 to 16 candidates", "4 drafted tokens"."""
     unit = "candidates" if rows[0].draft_len is None else "drafted tokens"
     sizes = [row.num_candidates if row.draft_len is None else row.draft_len for row in rows]
-    return f"{_range(f'{size}' for size in sizes)} {unit}"
+    return f"{_range(f'{size}' for size in sizes)} {unit if set(sizes) != {1} else unit[:-1]}"
 
 
 def _range(texts: Iterable[str]) -> str:

@@ -160,7 +160,18 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: str, says
 
 
 @pytest.mark.parametrize(
-    "text", ["chain:1.5", "chain", "chain:x", "log:-1", "log:1:1", "tokens:0.5", "paper:3"]
+    "text",
+    [
+        "chain:1.5",
+        "chain",
+        "chain:x",
+        "log:-1",
+        "log:1:1",
+        "log:inf",
+        "log:nan",
+        "tokens:0.5",
+        "paper:3",
+    ],
 )
 def test_wrong_values_are_errors_with_the_right_form(text: str) -> None:
     with pytest.raises(MedusaBenchError) as caught:

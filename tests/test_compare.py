@@ -78,6 +78,7 @@ def test_the_required_acceptance_breaks_even_to_1e_6_in_every_cell() -> None:
 def test_the_vanilla_step_is_its_own_baseline() -> None:
     for row in simulate(medusa(1)):
         assert (row.overhead, row.speedup, row.speedup_interval) == (1.0, 1.0, (1.0, 1.0))
+        assert row.outcome is Outcome.EVEN
 
 
 def test_step_latency_adds_up_products_by_hand() -> None:

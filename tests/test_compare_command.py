@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command on GPUs whose latencies can be worked out; its exit code, stdout, stderr."""
 
-    def latency_models(names: Sequence[str]) -> list[SmoothLatency]:
+    def latency_models(names: Sequence[str], **_: object) -> list[SmoothLatency]:
         speeds = {"fast": 2.0, "slow": 0.2}
         return [
             SmoothLatency(
@@ -52,14 +52,16 @@ def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> R
 def test_compare_ends_with_a_verdict_in_plain_words(mb: Run) -> None:
     code, out, _ = mb("compare", "--batch-size", "1,16")
     assert code == 0
-    words = out.strip().splitlines()[-4:]
+    words = out.split("\n\n")[-1]
     starts = (
         "At 1024 cached tokens, use ",
         "Up to where: ",
         "How sure: ",
         "What would change it: ",
     )
-    assert all(line.startswith(start) for line, start in zip(words, starts, strict=True))
+    found = [words.index(start) for start in starts]
+    assert found == sorted(found)
+    assert found[0] == 0
 
 
 def test_compares_table_text(mb: Run) -> None:
@@ -97,6 +99,27 @@ def test_several_contexts_make_a_map_in_the_terminal_and_as_a_file(mb: Run, tmp_
     assert err.count("Wrote") == 2
 
 
+def test_the_default_is_the_papers_gpu_with_its_harness_and_finds_64_candidates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--method", "medusa", "--num-candidates", "1..128:+1", "--batch-size", "1"]
+    assert run([*args, "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    (best,) = device["best"]
+    assert (device["device"], best["num_candidates"]) == ("a100-80gb-pcie", 64)
+    assert "2401.10774" in best["latency_source"]
+
+
+def test_a_results_folder_gives_its_own_numbers_and_says_where_it_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--gpu", "results/paper", "--model", "llama-33b", "--method", "medusa"]
+    assert run([*args, "--batch-size", "16", "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    sources = {row["latency_source"] for row in device["comparisons"]}
+    assert all("reported" in source for source in sources)
+
+
 def test_several_gpus_are_set_side_by_side(mb: Run) -> None:
     code, out, _ = mb("compare", "--gpu", "fast,slow", "--block", "full", "--batch-size", "1")
     assert code == 0
@@ -125,6 +148,13 @@ def test_draft_grid_is_a_figure_and_needs_draft_models(mb: Run, tmp_path: Path) 
     assert "draft-model" in err
 
 
+def test_drafts_with_one_acceptance_are_warned_of(mb: Run) -> None:
+    drafts = ["compare", "--method", "draft-model", "--draft", "llama-68m,llama-160m"]
+    assert "the smallest looks best" in " ".join(mb(*drafts)[2].split())
+    own = mb(*drafts, "--acceptance", "llama-160m=chain:0.7")
+    assert own[2] == ""
+
+
 def test_printed_form_is_warned_of(mb: Run) -> None:
     _, _, err = mb("compare", "--method", "medusa", "--acceptance", "printed")
     assert "every step yields at least 1" in " ".join(err.split())
@@ -143,6 +173,7 @@ def test_printed_form_is_warned_of(mb: Run) -> None:
         (["tree", "--accuracy", "vicuna"], "did you mean"),
         (["schedule", "--engine", "sglang"], "eagle-3"),
         (["schedule", "--check", "nowhere.json"], "cannot be read"),
+        (["schedule", "--method", "eagle-2", "--engine", "sglang"], "chain:P"),
         (["acceptance", "nowhere.json"], "chain:P"),
     ],
 )
@@ -208,6 +239,14 @@ def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: P
     assert [point["batch_size"] for point in replay] == list(range(1, 33))
     for point in replay:
         assert point["speedup"] >= max(1.0, point["always_on_speedup"])
+
+
+def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
+    _, out, _ = mb(
+        "schedule", "--method", "eagle-3", "--acceptance", "chain:0.7", "--max-batch-size", "4",
+        "--served-model", "org/target", "--served-draft", "org/eagle3",
+    )  # fmt: skip
+    assert json.loads(out)["model"] == "org/eagle3"
 
 
 def test_acceptance_reads_what_vllm_counted(mb: Run, tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def test_margin_turns_off_what_pays_too_little() -> None:
             assert bool(schedule.draft_len(batch_size)) == on
 
 
+@pytest.mark.parametrize("probability", [MIXED_PROBABILITY, 0.8])
+def test_tolerance_gives_fewer_spans_and_gives_up_no_more_than_it_says(probability: float) -> None:
+    simulated = rows(probability)
+    strict, loose = schedules.plan(simulated), schedules.plan(simulated, tolerance=0.02)
+    assert len(loose.spans) <= len(strict.spans)
+    for before, after in zip(
+        schedules.replay(strict, simulated), schedules.replay(loose, simulated), strict=True
+    ):
+        assert after.speedup >= max(1.0, 0.98 * before.speedup)
+    assert len(schedules.plan(rows(0.8), tolerance=0.02).spans) < len(
+        schedules.plan(rows(0.8)).spans
+    )
+
+
 @pytest.mark.parametrize(("engine", "method"), ENGINES)
 def test_spans_that_go_off_and_on_again_survive_every_form(engine: Engine, method: str) -> None:
     written = schedules.write(MIXED, engine, method, "target", "draft")

@@ -19,12 +19,20 @@ COMMANDS = {
     "operators": "Print the operator table, with symbols and with numbers.",
     "results": "Show, export, merge, compare and verify results folders.",
     "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
-    "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "report": "Write one HTML page that shows results, for a colleague without this tool.",
+    "predict": "Predict latencies on any GPU, and score predictions against measurements.",
+    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+    "explain": "Why measured points are below their roof, ranked by lost time.",
+    "cliffs": "Find the steps of latency over rows: how many rows to choose.",
     "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
-    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
-    "doctor": "Say what this machine can measure, and what would spoil a number.",
+    "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
+    "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
+    "results": "Show, export, merge, compare and verify results folders.",
+    "operators": "Print the operator table, with symbols and with numbers.",
     "profiles": "List, show and check the GPU profiles.",
+    "doctor": "Say what this machine can measure, and what would spoil a number.",
 }
 
 

@@ -9,6 +9,7 @@ from medusa_bench.cli.options import COUNTS, JSON
 @click.command(epilog="Example: medusa-bench acceptance paper chain:0.8 tree:vicuna-7b-v1.3")
 @click.argument("models", nargs=-1, metavar="[MODEL|FILE]...")
 @click.option(
+    "-q",
     "--num-candidates",
     type=COUNTS,
     default=(1, 2, 4, 8, 16, 32, 64, 128),

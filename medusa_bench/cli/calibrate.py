@@ -1,15 +1,19 @@
 """`medusa-bench calibrate`: a few points, and this device can be predicted."""
 
+import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medusa_bench.cli import console
 from medusa_bench.cli.options import DTYPE, JSON
 from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measurements import Timing
+from medusa_bench.measurements import Failure, Timing
+
+if TYPE_CHECKING:
+    from medusa_bench.calibration import Calibration
 
 
 @click.command(
@@ -43,10 +47,9 @@ def command(**options: Any) -> None:
     `explain` and `compare` take the folder as --gpu.
     """
     if options["table"] is None:
-        raise click.UsageError("measuring comes next")
+        path, calibration = _measured(options)
     else:
-        calibration = _from_table(options)
-        path = options["output"]
+        path, calibration = options["output"], _from_table(options)
     if options["as_json"]:
         from medusa_bench.calibration_files import encode
 
@@ -70,7 +73,50 @@ def _command_line() -> str:
     return shlex.join(["medusa-bench", *(click.get_current_context().obj or ["calibrate"])])
 
 
-def _from_table(options: dict[str, Any]) -> Any:
+def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
+    """Measure, write the rows and the calibration into one folder, and give both."""
+    import time
+    from contextlib import closing
+    from datetime import date
+
+    from medusa_bench import calibration_files, calibration_run, predictors, store
+    from medusa_bench.dtypes import Dtype
+    from medusa_bench.fitting import Origin
+    from medusa_bench.measure.client import WorkerBackend, pick_device
+
+    for name in ("gpu", "source", "any_device"):
+        if options[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --from.")
+    started_s = time.monotonic()
+    device = pick_device(options["device"])
+    on_cpu = device == "cpu"
+    dtype = Dtype(options["dtype"] or (Dtype.FLOAT32 if on_cpu else Dtype.FLOAT16))
+    timing = Timing(options["timing"])
+    with closing(WorkerBackend(device)) as backend:
+        environment = backend.environment
+        slug = re.sub(r"[^a-z0-9]+", "-", environment.device.lower()).strip("-") or "device"
+        path = options["output"] or Path("results") / f"{slug}-{date.today().isoformat()}"
+        with store.Writer(path, environment, command=_command_line()) as writer:
+            roofs = backend.roofs([dtype], quick=True)
+            writer.add_roofs(roofs)
+            chosen = calibration_run.tasks(dtype, timing, roofs, environment.memory_bytes)
+            for row in calibration_run.run(backend, writer, chosen, started_s=started_s):
+                if isinstance(row, Failure):
+                    console.warn(f"{row.task.product}: {row.kind}: {row.reason}")
+    results = store.load(path)
+    fitted = {
+        (task.product, task.dtype): summary
+        for task, summary in results.summaries.items()
+        if task in chosen
+    }
+    calibration = predictors.calibrate_numbers(
+        fitted, results, Origin(environment.device, timing, str(path), _command_line())
+    )
+    calibration_files.write(calibration, path / calibration_files.FILE)
+    return path, calibration
+
+
+def _from_table(options: dict[str, Any]) -> "Calibration":
     import numpy as np
 
     from medusa_bench import accuracy, calibration_files, observations
@@ -78,22 +124,15 @@ def _from_table(options: dict[str, Any]) -> Any:
     rows = observations.read(options["table"])
     if options["source"]:
         rows = rows[np.flatnonzero(rows.source == options["source"])]
-    if options["gpu"] is not None and rows.gpu.astype(bool).any():
-        name = observations.profile_of(options["gpu"]).name
-        mine = [
-            gpu for gpu in np.unique(rows.gpu) if observations.profile_of(str(gpu)).name == name
-        ]
-        rows = rows[np.flatnonzero(np.isin(rows.gpu, mine))]
     if len(rows) == 0:
-        raise MedusaBenchError(f"{options['table']} has no rows of that GPU and source.")
+        raise MedusaBenchError(f"{options['table']} has no rows of that source.")
+    rows = observations.with_gpu(rows, options["gpu"])
     if options["any_device"]:
         fits = accuracy.parameter_fits(rows, options["seed"])
         source = ", ".join(f"{fit.device} ({fit.calibration.source})" for fit in fits)
         calibration = accuracy.any_device(fits, source, _command_line())
     else:
-        calibration = accuracy.calibrate_rows(
-            rows, options["gpu"] or "", _command_line(), seed=options["seed"]
-        )
+        calibration = accuracy.calibrate_rows(rows, _command_line(), seed=options["seed"])
     if options["output"] is not None:
         calibration_files.write(calibration, options["output"])
     return calibration

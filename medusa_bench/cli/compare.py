@@ -23,12 +23,14 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--method",
     type=MODELS,
+    metavar="NAMES",
     default=("medusa", "draft-model"),
     show_default="medusa,draft-model",
     help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
     "self-speculative, block-diffusion.",
 )
 @click.option(
+    "-b",
     "--batch-size",
     type=COUNTS,
     default=(1, 2, 4, 8, 16, 32, 64),
@@ -36,6 +38,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     help="Sequences decoded together.",
 )
 @click.option(
+    "-s",
     "--seq-len",
     type=COUNTS,
     default=(1024,),
@@ -43,6 +46,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     help="Cached tokens of each sequence; several draw a map.",
 )
 @click.option(
+    "-q",
     "--num-candidates",
     type=COUNTS,
     help="Tokens verified at once, the root included.  [default: the paper's 1, 16, ..., 112]",
@@ -76,6 +80,8 @@ def command(
     draft: tuple[str, ...],
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -111,6 +117,11 @@ def command(
         host_s=host_s,
     )
     counted = Block(block or "paper")
+    if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
+        console.warn(
+            "every draft model is given the same acceptance, so the smallest looks best; give each "
+            "its own with --acceptance DRAFT=MODEL."
+        )
     warnings = [
         warning
         for model_ in dict.fromkeys(c.acceptance for c in contenders)
@@ -120,7 +131,7 @@ def command(
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    for latency in simulation.latency_models(gpu):
+    for latency in simulation.latency_models(gpu, timing=timing, by=by):
         rows = simulate(
             contenders,
             target,
@@ -259,7 +270,7 @@ def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
     ]
 
 
-_MARKS = {"pays": "", "uncertain": "?", "loses": "-"}
+_MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:

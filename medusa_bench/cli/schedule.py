@@ -19,7 +19,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 
 
 @click.command(epilog="Example: medusa-bench schedule --engine vllm --draft llama-160m")
-@simulation.ONE_GPU_OR_PAPER
+@simulation.ENGINES_GPU
 @simulation.MODEL
 @click.option(
     "--method",
@@ -28,16 +28,25 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     help="draft-model, medusa, eagle-3, mtp, ...",
 )
 @click.option("--draft", default="llama-68m", show_default=True, help="The draft model.")
+@click.option("--served-model", help="The model as the engine loads it.  [default: --model]")
+@click.option("--served-draft", help="The draft as the engine loads it.  [default: --draft]")
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 10),
     default=0.0,
     show_default=True,
     help="Off where the speedup is at most 1 + this.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    show_default=True,
+    help="Share of the speedup that a batch size may give up so that spans are fewer.",
 )
 @simulation.COST
 @click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
@@ -50,11 +59,16 @@ def command(
     model: str,
     method: str,
     draft: str,
+    served_model: str | None,
+    served_draft: str | None,
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
     max_batch_size: int,
     seq_len: int,
     margin: float,
+    tolerance: float,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -70,6 +84,7 @@ def command(
     file back and simulates it beside always-on and always-off.
     """
     from medusa_bench import schedules, shapes
+    from medusa_bench.acceptance import Constant, doubts
     from medusa_bench.compare import simulate
     from medusa_bench.dtypes import Dtype
     from medusa_bench.methods import Block, eagle_chain
@@ -91,9 +106,18 @@ def command(
             replace(c, method=eagle_chain(target, length, method))
             for c, length in zip(contenders, lengths, strict=True)
         ]
+    if isinstance(contenders[0].acceptance, Constant):
+        raise MedusaBenchError(
+            f"{contenders[0].acceptance.name!r} says nothing of how acceptance depends on the "
+            "draft length.",
+            hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
+            "(vLLM's metrics or log).",
+        )
+    for words in doubts(contenders[0].acceptance, {length + 1 for length in lengths}):
+        console.warn(words)
     read = schedules.read(_text(check), where=str(check)) if check else None
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
-    (latency,) = simulation.latency_models((gpu,))
+    (latency,) = simulation.latency_models((gpu,), timing=timing, by=by)
     rows = simulate(
         contenders,
         target,
@@ -102,14 +126,12 @@ def command(
         [(batch_size, seq_len) for batch_size in batch_sizes],
         block=Block(block or "full"),
     )
-    schedule = read or schedules.plan(rows, margin)
+    schedule = read or schedules.plan(rows, margin, tolerance)
     replay = schedules.replay(schedule, rows)
+    if method == "draft-model":
+        served_draft = served_draft or draft
     written = schedules.write(
-        schedule,
-        schedules.Engine(engine),
-        method,
-        model,
-        draft if contenders[0].method.name == "draft-model" else "",
+        schedule, schedules.Engine(engine), method, served_model or model, served_draft or ""
     )
     if output:
         try:
@@ -151,6 +173,13 @@ def command(
     else:
         click.echo(written, nl=False)
     _print_hints(schedule, replay, rows)
+    simpler = schedules.plan(rows, margin, 0.01)
+    if not (read or tolerance) and 2 * len(simpler.spans) <= len(schedule.spans):
+        console.stderr().print(
+            f"Hint: {len(schedule.spans)} spans; --tolerance 0.01 makes do with "
+            f"{len(simpler.spans)} and gives up at most 1 %.",
+            markup=False,
+        )
 
 
 def _text(path: Path) -> str:
@@ -181,6 +210,8 @@ def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:
 def _print_hints(
     schedule: "Schedule", replay: "Sequence[Replay]", rows: "Sequence[Comparison]"
 ) -> None:
+    from medusa_bench import schedules
+
     on = [point for point in replay if point.draft_len]
     if not on:
         words = "Speculation pays at no batch size here: serve without it."
@@ -190,7 +221,7 @@ def _print_hints(
         words = (
             f"On up to batch size {on[-1].batch_size}; mean speedup over batch sizes 1 to "
             f"{schedule.max_batch_size}: {mean:.2f}, against {always:.2f} with "
-            f"{replay[0].always_on_draft_len} drafted tokens always, and 1 without."
+            f"{schedules.drafted(replay[0].always_on_draft_len)} always, and 1 without."
         )
     console.stderr().print(words, markup=False)
     console.stderr().print(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from medusa_bench.latency import LatencyModel
     from medusa_bench.shapes import ModelShape
 
+PAPER_GPU = "a100-80gb-pcie"
+PAPER_RESULTS = "results/paper"
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -41,16 +44,29 @@ _GPU_HELP = (
 GPUS = click.option(
     "--gpu",
     type=MODELS,
+    metavar="NAMES",
     default=("paper",),
     show_default="paper",
     help=f"{_GPU_HELP} Several are set side by side.",
 )
 ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
-ONE_GPU_OR_PAPER = click.option("--gpu", default="paper", show_default=True, help=_GPU_HELP)
+# An engine replays CUDA graphs: kernel times, where the paper's harness launches each call.
+ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_GPU_HELP)
 MODEL = click.option(
-    "--model", default="llama-7b", show_default=True, help="The model that decodes."
+    "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
 )
 COST = stack(
+    click.option(
+        "--timing",
+        type=click.Choice(["kernel", "eager"]),
+        help="What the GPU takes, or calls launched one by one.  [default: kernel; paper: eager]",
+    ),
+    click.option(
+        "--by",
+        type=click.Choice(["best", "roofline", "calibrated", "measured"]),
+        default="best",
+        help="Which latency model.",
+    ),
     click.option("--dtype", type=DTYPE, default="float16", show_default=True),
     click.option(
         "--block",
@@ -64,7 +80,7 @@ COST = stack(
         "host_s",
         type=DURATION,
         default=None,
-        help="Time a speculating step spends outside the GPU: 50us is 0.05ms.",
+        help="Time that a speculating step spends beside its passes, as 0.05ms.",
     ),
 )
 ACCEPTANCE = click.option(
@@ -157,17 +173,23 @@ def _acceptance_of(
     return model
 
 
-def latency_models(names: Sequence[str]) -> "list[LatencyModel]":
-    """The latency model that each name stands for. Raises MedusaBenchError."""
-    from medusa_bench import devices, latency
+def latency_models(
+    names: Sequence[str], *, timing: str | None = None, by: str = "best"
+) -> "list[LatencyModel]":
+    """The latency model that each name stands for. Raises MedusaBenchError.
+
+    Kernel times unless asked for otherwise; the paper's own are eager, its harness included.
+    """
+    from medusa_bench import predictors
     from medusa_bench.measurements import Timing
 
-    return [
-        latency.calibrated(devices.load("a100-80gb-pcie"), Timing.EAGER)
-        if name == "paper"
-        else latency.calibrated(devices.load(name))
-        for name in names
-    ]
+    kind = predictors.Kind(by)
+    models = []
+    for name in names:
+        published = name in {"paper", PAPER_RESULTS}
+        called = Timing(timing) if timing else Timing.EAGER if published else Timing.KERNEL
+        models.append(predictors.model_for(PAPER_GPU if name == "paper" else name, called, kind))
+    return models
 
 
 def too_large(
@@ -180,7 +202,9 @@ def too_large(
     from medusa_bench import devices
     from medusa_bench.methods import memory_bytes
 
-    found = [each for each in devices.all_profiles() if each.name == latency.device]
+    found = [
+        each for each in devices.all_profiles() if latency.device in {each.name, *each.device_names}
+    ]
     if not found:
         return []
     large = [
@@ -208,6 +232,8 @@ def tree_latency(
     *,
     draft: str | None,
     draft_width: int,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str,
     heads: bool,
@@ -224,7 +250,7 @@ def tree_latency(
     from medusa_bench.methods import Block, Draft, medusa
 
     target = shapes.load(model)
-    (latency,) = latency_models((gpu,))
+    (latency,) = latency_models((gpu,), timing=timing, by=by)
     methods = [medusa(n, heads=heads and n > 1) for n in range(1, max_candidates + 1)]
     steps = [method.step(target, batch_size, seq_len, Block(block)) for method in methods]
     if draft:

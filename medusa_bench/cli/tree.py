@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="Head accuracies: published ones of a model, or a JSON or CSV file.",
 )
 @click.option(
+    "-q",
     "--num-candidates",
     type=click.IntRange(1, 4096),
     default=64,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 @click.option("--max-depth", type=click.IntRange(1, 64), default=64, help="Heads to use at most.")
 @simulation.ONE_GPU
 @simulation.MODEL
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("-b", "--batch-size", type=click.IntRange(1), default=1, show_default=True)
+@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
 @click.option(
     "--draft",
     help="A draft model grows the tree: each level costs one of its passes over --draft-width "
@@ -64,6 +65,8 @@ def command(
     seq_len: int,
     draft: str | None,
     draft_width: int,
+    timing: str | None,
+    by: str,
     dtype: str,
     block: str | None,
     heads: bool,
@@ -93,7 +96,8 @@ def command(
     elif gpu:
         latency_s = simulation.tree_latency(
             gpu, model, batch_size, seq_len, num_candidates,
-            draft=draft, draft_width=draft_width, dtype=dtype, block=block or "paper",
+            draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype,
+            block=block or "paper",
             heads=heads, host_s=host_s or 0.0,
         )  # fmt: skip
         chosen = trees.grow_for_cost(

@@ -20,7 +20,7 @@ from medusa_bench.measurements import Doubt, Environment, Timing
 from medusa_bench.operators import Product
 
 ARENA_BYTES = 512 << 20
-_TRAFFIC_BYTES = 64 << 20
+_TRAFFIC_BYTES = 16 << 20  # under 1 ms a call, so that some calls are not disturbed
 _BUSY_CORES = 0.3  # from here on others' work disturbs threads that wait for each other
 _PEAK_CALL_S = 0.005  # within a time slice, so that some calls are not interrupted
 

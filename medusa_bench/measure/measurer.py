@@ -186,7 +186,7 @@ class Measurer:
         num_columns = 4096
         num_rows = max(self.device.traffic_bytes // (4 * num_columns), 1)
         size = num_rows * num_columns
-        num_sets = max(self._arena.capacity_bytes // (12 * size), 1)
+        num_sets = max(self._arena.capacity_bytes // (8 * size), 1)
         inputs = self._arena.inputs(torch.float32, 2 * size * num_sets)
         results = self._arena.results(torch.float32, size * num_sets)
         vector = inputs[:num_columns]

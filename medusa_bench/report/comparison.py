@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medusa_bench.compare import Comparison, Outcome, best, by_setting, cliffs
-from medusa_bench.report import style
-from medusa_bench.trees import CandidateTree, HeadAccuracy, JointFrequency, Path
+from medusa_bench.report import style, tree_layout
+from medusa_bench.trees import CandidateTree, HeadAccuracy, JointFrequency
 
 
 @style.applied()
@@ -250,13 +250,13 @@ def tree(
     shown: CandidateTree, rates: HeadAccuracy | JointFrequency | None, *, title: str
 ) -> Figure:
     """The paper's figure 6: depth downwards, a node's area its probability of being accepted."""
-    across = _layout(shown)
+    across = tree_layout.across(shown)
     width = max(across.values(), default=0.0)
     scale = min(1.0, 30 / max(width, 1))  # many leaves: smaller nodes
     figure, (axes,) = style.figure("two", height_in=0.7 + 0.55 * shown.depth)
     probability = {path: rates.probability(path) if rates else 1.0 for path in shown.paths}
     probability[()] = 1.0
-    likely = _likeliest(shown, probability)
+    likely = tree_layout.likeliest(shown, probability)
     for path in shown.paths:
         parent = path[:-1]
         axes.plot(
@@ -298,35 +298,3 @@ def tree(
     axes.tick_params(length=0)
     axes.margins(x=0.03, y=0.14)
     return figure
-
-
-def _likeliest(shown: CandidateTree, probability: Mapping[Path, float]) -> set[Path]:
-    """The root and the path of likeliest guesses below it."""
-    path: Path = ()
-    found = {path}
-    while children := [p for p in shown.paths if p[:-1] == path]:
-        path = max(children, key=lambda child: probability[child])
-        found.add(path)
-    return found
-
-
-def _layout(shown: CandidateTree) -> dict[Path, float]:
-    """Where each node stands across: leaves side by side, parents over the middle of theirs."""
-    children: dict[Path, list[Path]] = {}
-    for path in shown.paths:
-        children.setdefault(path[:-1], []).append(path)
-    across: dict[Path, float] = {}
-    leaves = 0
-
-    def place(path: Path) -> None:
-        nonlocal leaves
-        if below := children.get(path):
-            for child in below:
-                place(child)
-            across[path] = (across[below[0]] + across[below[-1]]) / 2
-        else:
-            across[path] = float(leaves)
-            leaves += 1
-
-    place(())
-    return across

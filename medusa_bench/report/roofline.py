@@ -265,7 +265,7 @@ def _draw_arrows(ax: Axes, panel: Panel) -> None:
             for path in paths(dots, variable)
             if path[-1].flops_per_s >= path[0].flops_per_s  # noise has no direction
         ]
-        path = max(found, key=lambda path: math.hypot(*_log_step(path)), default=None)
+        path = max(found, key=_length_and_lowness, default=None)
         if path is None or math.hypot(*_log_step(path)) < _SHORTEST_ARROW:
             continue
         for other, labels in arrows:
@@ -276,6 +276,11 @@ def _draw_arrows(ax: Axes, panel: Panel) -> None:
             arrows.append((path, [label]))
     for path, labels in arrows:
         _draw_arrow(ax, path, " or ".join(labels))
+
+
+def _length_and_lowness(path: Sequence[Dot]) -> tuple[int, float]:
+    """Of about equally long paths the lowest is best: below it no other dots are in the way."""
+    return round(math.hypot(*_log_step(path)) / _ALIKE_DECADES), -path[0].flops_per_s
 
 
 def _draw_arrow(ax: Axes, path: Sequence[Dot], label: str) -> None:
@@ -293,16 +298,21 @@ def _draw_arrow(ax: Axes, path: Sequence[Dot], label: str) -> None:
         textcoords=beside,
         arrowprops={"arrowstyle": "->", "linewidth": 0.7, "color": _ARROW_COLOR},
     )
-    steep = dy > dx / 3
-    along = 0.3 if steep else 0.5  # dots crowd towards the ends of steep arrows
+    if dy > 3 * dx:  # upright: so is the label, lest it reach into the next arrow
+        along, offset, ha, va, rotation = 0.5, (3, 0), "left", "center", 90
+    elif dy > dx / 3:  # steep: dots crowd towards its end
+        along, offset, ha, va, rotation = 0.3, (4, -4), "left", "top", 0
+    else:
+        along, offset, ha, va, rotation = 0.5, (0, -4), "center", "top", 0
     ax.annotate(
         label,
         xy=(start[0] * 10 ** (along * dx), start[1] * 10 ** (along * dy)),
         xycoords=beside,
-        xytext=(4, -4) if steep else (0, -4),
+        xytext=offset,
         textcoords="offset points",
-        ha="left" if steep else "center",
-        va="top",
+        ha=ha,
+        va=va,
+        rotation=rotation,
         fontsize=6.5,
         color=_ARROW_COLOR,
     )
@@ -322,6 +332,7 @@ def _beside(path: Sequence[Dot], other: Sequence[Dot]) -> bool:
 _NEAR_DECADES, _NEAR_RADIANS = 0.7, 0.35
 _ARROW_COLOR = "#444444"
 _SHORTEST_ARROW = 0.5  # decades
+_ALIKE_DECADES = 0.3
 
 
 def _path_sources(panel: Panel) -> list[Sequence[Dot]]:

@@ -1,0 +1,394 @@
+"""`medusa-bench predict`: latencies of operators on a GPU that need not be here."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medusa_bench.cli import console
+from medusa_bench.cli.grids import grid, grid_options
+from medusa_bench.cli.options import JSON
+from medusa_bench.errors import ExitCode, MedusaBenchError
+from medusa_bench.measurements import Estimate, Grid, Provenance, Task, Timing
+from medusa_bench.operators import Point
+
+if TYPE_CHECKING:
+    from medusa_bench.accuracy import Score, Scored
+    from medusa_bench.latency import LatencyModel
+    from medusa_bench.observations import Observations
+
+_MAX_ROWS = 40
+_DEFAULT_GPU = "a100-80gb-pcie"  # the paper's
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  medusa-bench predict -m llama-7b --operator up --phase decode -b 1 -s 1024 --gpu h100-sxm
+  medusa-bench predict --gpu a6000 -o results/a6000-predicted
+  medusa-bench predict --against measured.csv --calibrate-on 24
+
+\b
+How accurate predictions are (FILE: the published measurements), one command a row:
+  the paper's cells    predict --against results/paper --calibrate-on 12 --seeds 20
+  a model left out     predict --against FILE --where source=vidur --leave-out model
+  shapes left out      predict --against FILE --where source=aiconfigurator --leave-out shape
+  a GPU left out       predict --against FILE --leave-out gpu
+"""
+)
+@grid_options
+@click.option("--gpu", help="Profile, exact device name or results folder.  [default: the paper's]")
+@click.option(
+    "--by",
+    type=click.Choice(["best", "roofline", "calibrated", "measured"]),
+    default="best",
+    help="Which latency model.",
+)
+@click.option("--explain", is_flag=True, help="Split each latency into its parts.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder to write as a sweep does."
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Score predictions: CSV, Parquet or results folder.",
+)
+@click.option("--where", "wheres", multiple=True, help="With --against: only rows, COLUMN=VALUE.")
+@click.option(
+    "--calibrate-on", type=click.IntRange(1), help="Fit on N of a GPU's rows, score the others."
+)
+@click.option(
+    "--leave-out",
+    type=click.Choice(["model", "shape", "gpu"]),
+    help="Fit on the other rows, for every model, fifth of the shapes, or GPU in turn.",
+)
+@click.option("--exclude-models", help="Never fit on rows of these models (list with commas).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, help="Mean over that many seeds.")
+@JSON
+def command(**options: Any) -> int:
+    """Predict latencies with their 90 % interval, their source and what binds them.
+
+    A GPU that has no calibration takes the prior of its family, and the source says so. With
+    --against, predictions are scored on measured rows with the columns dtype, m, n, k, latency_us
+    and optionally batch, gpu, source, model, op: the mean, median, 95th percentile and largest
+    absolute error of latency, the share of rows inside of the interval, and the bare roofline's
+    error beside them, all in percent.
+    """
+    return _against(options) if options["against"] else _predict(options)
+
+
+# -- points -------------------------------------------------------------------------------------
+
+
+def _predict(options: dict[str, Any]) -> int:
+    from medusa_bench import predictors, sweep
+    from medusa_bench.predictors import Kind
+
+    for name in ("wheres", "calibrate_on", "leave_out", "exclude_models"):
+        if options[name]:
+            raise click.UsageError(f"--{name.rstrip('s').replace('_', '-')} goes with --against.")
+    asked = grid(options, sweep.PAPER_ON_GPU)
+    if options["timing"] is None:
+        asked = _only_kernel(asked)
+    gpu = options["gpu"] or _DEFAULT_GPU
+    kind = Kind(options["by"])
+    models = {timing: predictors.model_for(gpu, timing, kind) for timing in asked.timings}
+    if options["output"] is not None:
+        return _write(options, asked, gpu, models)
+    rows = _rows(asked, models)
+    if options["as_json"]:
+        console.print_json(rows)
+    else:
+        _print(rows, explain=options["explain"])
+    return ExitCode.OK
+
+
+def _only_kernel(asked: Grid) -> Grid:
+    from dataclasses import replace
+
+    return replace(asked, timings=(Timing.KERNEL,))
+
+
+def _estimates(
+    tasks: Sequence[Task], models: "Mapping[Timing, LatencyModel]"
+) -> dict[Task, tuple[Estimate, dict[str, float], str]]:
+    """Each task's prediction with its parts and bound; distinct tasks are predicted once."""
+    from medusa_bench.tiles import Products
+
+    found = {}
+    for timing, model in models.items():
+        for dtype in dict.fromkeys(task.dtype for task in tasks):
+            mine = [task for task in tasks if task.timing is timing and task.dtype is dtype]
+            if not mine:
+                continue
+            predicted = model.predict(Products.of([task.product for task in mine]), dtype)
+            parts = predicted.parts
+            columns = zip(
+                mine,
+                predicted.latency_s.tolist(),
+                predicted.low_s.tolist(),
+                predicted.high_s.tolist(),
+                predicted.source.tolist(),
+                predicted.bound.tolist(),
+                parts.launch_s.tolist(),
+                parts.bandwidth_s.tolist(),
+                parts.compute_s.tolist(),
+                parts.tile_s.tolist(),
+                parts.unexplained_s.tolist(),
+                strict=True,
+            )
+            for task, latency_s, low_s, high_s, source, bound, *split in columns:
+                estimate = Estimate(task, latency_s, low_s, high_s, source)
+                found[task] = (estimate, dict(zip(_PARTS, split, strict=True)), bound)
+    return found
+
+
+_PARTS = ("launch_s", "bandwidth_s", "compute_s", "tile_s", "unexplained_s")
+
+
+def _rows(asked: Grid, models: "Mapping[Timing, LatencyModel]") -> list[dict[str, Any]]:
+    points = asked.points()
+    products = [point.product for point in points]
+    tasks = dict.fromkeys(
+        Task(product, point.dtype, timing)
+        for point, product in zip(points, products, strict=True)
+        for timing in asked.timings
+    )
+    estimates = _estimates(list(tasks), models)
+    return [
+        _row(point, timing, *estimates[Task(product, point.dtype, timing)])
+        for point, product in zip(points, products, strict=True)
+        for timing in asked.timings
+    ]
+
+
+def _row(
+    point: Point, timing: Timing, estimate: Estimate, parts: dict[str, float], bound: str
+) -> dict[str, Any]:
+    setting = point.setting
+    return {
+        "model": point.shape.name,
+        "operator": point.operator.name,
+        "phase": setting.phase,
+        "batch_size": setting.batch_size,
+        "seq_len": setting.seq_len,
+        "num_candidates": setting.num_candidates,
+        "dtype": point.dtype,
+        "timing": timing,
+        "latency_s": estimate.latency_s,
+        "low_s": estimate.low_s,
+        "high_s": estimate.high_s,
+        "bound": bound,
+        "source": estimate.source,
+        "provenance": Provenance.PREDICTED,
+        "parts": parts,
+    }
+
+
+def _print(rows: Sequence[dict[str, Any]], *, explain: bool) -> None:
+    shown = rows[:_MAX_ROWS]
+    columns = ["model", "operator", "phase", "batch", "seq", "q", "dtype", "latency", "90 %"]
+    columns += ["launch", "bandwidth", "compute", "tiles", "unexplained"] if explain else ["bound"]
+    cells = []
+    for row in shown:
+        latency_s = row["latency_s"]
+        line = [
+            row["model"],
+            row["operator"],
+            str(row["phase"]),
+            str(row["batch_size"]),
+            str(row["seq_len"]),
+            str(row["num_candidates"]),
+            str(row["dtype"]),
+            console.duration(latency_s),
+            f"{console.duration(row['low_s'])} to {console.duration(row['high_s'])}",
+        ]
+        if explain:
+            line += [f"{100 * row['parts'][part] / latency_s:.1f} %" for part in _PARTS]
+        else:
+            line.append(row["bound"])
+        cells.append(line)
+    out = console.stdout()
+    out.print(console.table(columns, cells))
+    if len(rows) > len(shown):
+        out.print(f"... and {len(rows) - len(shown):,} more: --json, or -o to write them all.")
+    for (timing, source), count in _count((str(r["timing"]), r["source"]) for r in rows).items():
+        out.print(f"{count:,} predicted, {timing} time, {source}", markup=False)
+
+
+def _count(values: Any) -> dict[Any, int]:
+    from collections import Counter
+
+    return dict(Counter(values))
+
+
+def _write(
+    options: dict[str, Any], asked: Grid, gpu: str, models: "Mapping[Timing, LatencyModel]"
+) -> int:
+    """Write the distinct tasks that fit into memory, as a sweep would, marked as predicted."""
+    from medusa_bench import store, sweep
+
+    environment = _environment(gpu, models)
+    plan = sweep.plan(asked, environment.memory_bytes)
+    estimates = _estimates(plan.tasks, models)
+    command = shlex.join(["medusa-bench", *(click.get_current_context().obj or ["predict"])])
+    path = options["output"]
+    with store.Writer(
+        path, environment, asked, command, provenance=Provenance.PREDICTED, skips=plan.skips
+    ) as writer:
+        there = {task_key: row for (task_key, _), row in writer.done.items()}
+        new = [each for each, _, _ in estimates.values() if each.task.key not in there]
+        old = [each for each, _, _ in estimates.values() if each.task.key in there]
+        if any(not _same(there[each.task.key], each) for each in old):
+            raise MedusaBenchError(
+                f"{path} holds other predictions of the same points.",
+                hint="write to another folder (-o).",
+            )
+        writer.extend(new)
+    summary = {
+        "path": str(path),
+        "provenance": Provenance.PREDICTED,
+        "device": environment.device,
+        "num_points": plan.num_points,
+        "num_distinct": len(estimates),
+        "num_skipped": len(plan.skips),
+        "sources": _count(each.source for each, _, _ in estimates.values()),
+    }
+    if options["as_json"]:
+        console.print_json(summary)
+        return ExitCode.OK
+    click.echo(
+        f"{plan.num_points:,} points ({len(estimates):,} distinct) predicted for "
+        f"{environment.device}, {len(plan.skips):,} do not fit in memory: {path}"
+    )
+    for source, count in summary["sources"].items():
+        click.echo(f"  {count:,} from {source}")
+    return ExitCode.OK
+
+
+def _same(there: Any, estimate: Estimate) -> bool:
+    return isinstance(there, Estimate) and abs(there.latency_s / estimate.latency_s - 1) < 1e-9
+
+
+def _environment(gpu: str, models: "Mapping[Timing, LatencyModel]") -> Any:
+    """The device that the numbers are for; no driver and no library, for nothing ran."""
+    from medusa_bench import store
+    from medusa_bench.measurements import Environment
+    from medusa_bench.observations import profile_of
+
+    if Path(gpu).is_dir() or gpu == store.PAPER:
+        there = store.load(gpu).environment
+        device, kind, memory_bytes = there.device, there.device_type, there.memory_bytes
+    else:
+        profile = profile_of(gpu)
+        device, kind, memory_bytes = profile.device_names[0], "cuda", profile.memory_bytes
+    names = ", ".join(model.name for model in models.values())
+    return Environment(device, kind, memory_bytes, details={"latency model": names})
+
+
+# -- accuracy -----------------------------------------------------------------------------------
+
+
+def _against(options: dict[str, Any]) -> int:
+    from dataclasses import asdict
+
+    from medusa_bench import accuracy, calibration_files, observations
+
+    if options["calibrate_on"] and options["leave_out"]:
+        raise click.UsageError("--calibrate-on and --leave-out exclude each other.")
+    if options["output"] or options["explain"]:
+        raise click.UsageError("--against prints a score: it takes neither -o nor --explain.")
+    rows = _chosen(observations.read(options["against"]), options)
+    calibrations = calibration_files.shipped_calibrations()
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
+    runs = [_scored(rows, calibrations, options, seed) for seed in seeds]
+    total = accuracy.mean_score([accuracy.score(run) for run in runs])
+    groups = accuracy.grouped(accuracy.joined(runs))
+    if options["as_json"]:
+        document: dict[str, Any] = asdict(total)
+        document["groups"] = {
+            name: {value: asdict(score) for value, score in scores.items()}
+            for name, scores in groups.items()
+        }
+        console.print_json(document)
+    else:
+        _print_scores(total, groups, options)
+    return ExitCode.OK
+
+
+def _chosen(rows: "Observations", options: dict[str, Any]) -> "Observations":
+    """The rows that --where names, of the GPU that --gpu names."""
+    import numpy as np
+
+    from medusa_bench.observations import with_gpu
+
+    for where in options["wheres"]:
+        column, equals, value = where.partition("=")
+        if not equals:
+            raise click.UsageError(f"--where {where!r} is not COLUMN=VALUE.")
+        chosen = np.flatnonzero(rows.label(column.strip()) == value.strip())
+        if len(chosen) == 0:
+            known = ", ".join(map(str, np.unique(rows.label(column.strip()))))
+            raise MedusaBenchError(f"No row has {where}.", hint=f"{column} is one of {known}.")
+        rows = rows[chosen]
+    return with_gpu(rows, options["gpu"])
+
+
+def _scored(
+    rows: "Observations", calibrations: Any, options: dict[str, Any], seed: int
+) -> "Scored":
+    import numpy as np
+
+    from medusa_bench import accuracy
+    from medusa_bench.accuracy import LeaveOut
+
+    excluded = np.isin(rows.model, _names(options["exclude_models"]))
+    if options["leave_out"]:
+        return accuracy.leaving_out(rows, LeaveOut(options["leave_out"]), seed, excluded)
+    if options["calibrate_on"]:
+        count = options["calibrate_on"]
+        return accuracy.calibrated_on(rows, calibrations, count, seed, excluded)
+    if excluded.any():
+        rows = rows[np.flatnonzero(~excluded)]
+    return accuracy.as_shipped(rows, calibrations)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _print_scores(
+    total: "Score", groups: "Mapping[str, Mapping[str, Score]]", options: dict[str, Any]
+) -> None:
+    header = ("", "", "rows", "mean", "median", "P95", "max", "in 90 %", "roofline")
+    lines = [_score_cells("all", "", total)]
+    for name, scores in groups.items():
+        lines += [
+            _score_cells(name if index == 0 else "", value or "-", score)
+            for index, (value, score) in enumerate(scores.items())
+        ]
+    out = console.stdout()
+    out.print(console.table(header, lines))
+    out.print(
+        "Absolute error of latency, percent; in 90 %: rows inside of the interval; roofline: the "
+        "bare roofline's mean error.",
+        markup=False,
+    )
+    if options["seeds"] > 1:
+        first = options["seed"]
+        out.print(f"Mean over seeds {first} to {first + options['seeds'] - 1}.", markup=False)
+
+
+def _score_cells(group: str, value: str, score: "Score") -> tuple[str, ...]:
+    figures = (score.mape, score.median_ape, score.p95_ape, score.max_ape)
+    more = (score.coverage_90, score.roofline_mape)
+    return (
+        group,
+        value,
+        f"{score.rows:,}",
+        *(f"{figure:.2f}" for figure in figures),
+        *(f"{figure:.1f}" for figure in more),
+    )

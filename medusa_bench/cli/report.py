@@ -1,0 +1,194 @@
+"""`medusa-bench report`: one self-contained HTML page from any mix of results."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medusa_bench.cli import console, simulation
+from medusa_bench.cli.options import MODELS
+from medusa_bench.errors import MedusaBenchError, StorageError
+
+if TYPE_CHECKING:
+    from medusa_bench.latency import LatencyModel
+    from medusa_bench.report.page_data import Folder
+    from medusa_bench.report.studies import GrownTree, Study
+
+# Every eighth count shows the stairs of a GPU's tiles; all of the paper's are among them.
+_CANDIDATES = (1, *range(8, 129, 8))
+_DRAFT_LENS = tuple(range(1, 9))
+
+
+@click.command(epilog="Example: medusa-bench report results/paper -o report.html")
+@click.argument("results", metavar="RESULTS...", nargs=-1, required=True)
+@click.option("-o", "--output", default="report.html", show_default=True, help="The page to write.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    type=MODELS,
+    help="Models whose decoding is compared.  [default: those of the results]",
+)
+@click.option(
+    "--method",
+    "methods",
+    type=MODELS,
+    help="Methods to compare.  [default: all with a published acceptance]",
+)
+@simulation.DRAFT
+@simulation.ACCEPTANCE
+@click.option(
+    "--accuracy",
+    default="vicuna-7b-v1.3",
+    show_default=True,
+    metavar="MODEL|FILE",
+    help="Head accuracies that the candidate tree is grown from.",
+)
+@click.pass_obj
+def command(
+    arguments: tuple[str, ...],
+    *,
+    results: tuple[str, ...],
+    output: str,
+    models: tuple[str, ...] | None,
+    methods: tuple[str, ...] | None,
+    draft: tuple[str, ...],
+    acceptance: tuple[str, ...],
+    accuracy: str,
+) -> None:
+    """Write one page: what was measured, where it stands under the roof, and whether it pays.
+
+    RESULTS are folders of measured, predicted or reported results, and documents of `compare
+    --json`, simulated or generated. The page holds its data and its scripts, asks for nothing from
+    anywhere, and opens in any browser.
+    """
+    from medusa_bench import store
+    from medusa_bench.cli.doubts import WORDS
+    from medusa_bench.cli.progress import progress
+    from medusa_bench.report import page, studies
+    from medusa_bench.report.page_data import Folder
+
+    folders, given = [], []
+    for name in results:
+        if Path(name).is_file():
+            given += studies.read(Path(name))
+        else:
+            folders.append(Folder.of(store.load(name)))
+    simulated: list[Study] = []
+    latencies = [_latency_model(folder) for folder in folders]
+    with progress("Comparing", max(1, len(folders))) as advance:
+        for folder, latency in zip(folders, latencies, strict=True):
+            if latency:
+                simulated += _simulated(
+                    folder,
+                    latency,
+                    models=models,
+                    methods=methods,
+                    draft=draft,
+                    acceptance=acceptance,
+                )
+            advance(1)
+    text = page.render(
+        folders,
+        [*simulated, *given],
+        command=shlex.join(("medusa-bench", *arguments)),
+        doubt_words=WORDS,
+        latencies=latencies,
+        tree=_tree(folders, latencies, models, accuracy),
+    )
+    path = Path(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
+    console.stderr().print(f"Wrote {path} ({len(text.encode()) / 1e6:.1f} MB)", markup=False)
+
+
+def _latency_model(folder: "Folder") -> "LatencyModel | None":
+    """The folder's own numbers with its gaps predicted, else its GPU's calibration; None where
+    nothing is known of the device."""
+    from medusa_bench import latency, predictors
+    from medusa_bench.measurements import Provenance, Timing
+
+    timings = {each.timing for each in folder.points if each.summary}
+    timing = Timing.EAGER if timings == {Timing.EAGER} else Timing.KERNEL
+    if folder.results.provenance is not Provenance.PREDICTED:
+        try:
+            return predictors.model_for(folder.results.path, timing)
+        except MedusaBenchError:  # too few points to stand on
+            pass
+    return latency.calibrated(folder.profile, timing) if folder.profile else None
+
+
+def _simulated(
+    folder: "Folder",
+    latency: "LatencyModel",
+    *,
+    models: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    draft: Sequence[str],
+    acceptance: Sequence[str],
+) -> "list[Study]":
+    from medusa_bench import shapes
+    from medusa_bench.acceptance import doubts
+    from medusa_bench.methods import METHODS
+    from medusa_bench.phases import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
+    from medusa_bench.report import studies
+
+    found = {each.point.shape.name: each.point.shape for each in folder.points}
+    targets = [shapes.load(name) for name in models] if models else list(found.values())
+    dtypes = [each.point.dtype for each in folder.points]
+    if not dtypes:
+        return []
+    dtype = max(dict.fromkeys(dtypes), key=dtypes.count)
+    names = methods or [name for name, row in METHODS.items() if row.acceptance is not None]
+    settings = [(batch, seq) for seq in PAPER_SEQ_LENS for batch in PAPER_BATCH_SIZES]
+    made = []
+    for target in targets:
+        contenders = [
+            contender
+            for name in names
+            for contender in simulation.contenders(
+                [name],
+                target,
+                drafts=draft,
+                acceptance=acceptance,
+                num_candidates=_CANDIDATES if name == "medusa" else None,
+                draft_len=_DRAFT_LENS if name == "draft-model" else None,
+            )
+        ]
+        warnings = [
+            warning
+            for model in dict.fromkeys(each.acceptance for each in contenders)
+            for warning in doubts(
+                model,
+                {each.method.num_candidates for each in contenders if each.acceptance is model},
+            )
+        ]
+        warnings += simulation.too_large(latency, target, settings, dtype)
+        made.append(
+            studies.simulated(contenders, target, latency, dtype, settings, warnings=warnings)
+        )
+    return made
+
+
+def _tree(
+    folders: "Sequence[Folder]",
+    latencies: "Sequence[LatencyModel | None]",
+    models: Sequence[str] | None,
+    accuracy: str,
+) -> "GrownTree | None":
+    """The fastest tree for the first model on the first device whose latencies are known."""
+    from medusa_bench import shapes, trees
+    from medusa_bench.report import studies
+
+    rates = trees.load_accuracy(accuracy)
+    for folder, latency in zip(folders, latencies, strict=True):
+        if latency and folder.points:
+            first = folder.points[0].point
+            target = shapes.load(models[0]) if models else first.shape
+            return studies.grown_tree(target, latency, first.dtype, rates)
+    return None

@@ -1,0 +1,223 @@
+"""The numbers of a page as columns: names once, one row a task, and points that refer to them.
+
+A sweep's 11,760 logical points are 2,835 tasks, so a page of a hundred thousand points stays
+small. What a reader of the page downloads as CSV is `results.export_rows`, put together again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medusa_bench import devices
+from medusa_bench.devices import DeviceProfile
+from medusa_bench.latency import LatencyModel
+from medusa_bench.measurements import ResultPoint
+from medusa_bench.results import EXPORT_COLUMNS, Results
+from medusa_bench.tiles import Products
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A results folder as a page shows it: with its points read once, and its datasheet."""
+
+    results: Results
+    points: Sequence[ResultPoint]
+    profile: DeviceProfile | None
+
+    @classmethod
+    def of(cls, results: Results) -> "Folder":
+        environment = results.environment
+        profile = devices.match(environment.device, environment.memory_bytes)
+        return cls(results, results.points(), profile)
+
+    @property
+    def title(self) -> str:
+        """The device and where its numbers come from, which are never shown apart."""
+        return f"{self.results.environment.device} ({self.results.provenance})"
+
+
+def titles(folders: Sequence[Folder]) -> list[str]:
+    """One for each folder, none twice: the path tells apart what would read the same."""
+    plain = [folder.title for folder in folders]
+    return [
+        title if plain.count(title) == 1 else f"{title}, {folder.results.path}"
+        for title, folder in zip(plain, folders, strict=True)
+    ]
+
+
+def columns(folders: Sequence[Folder]) -> Json:
+    """Every logical point of the folders, with a number or with the reason why it has none."""
+    names = _Names()
+    tasks = _Tasks()
+    points: dict[str, list[int]] = {name: [] for name in _POINT_COLUMNS}
+    for index, folder in enumerate(folders):
+        for each in folder.points:
+            setting = each.point.setting
+            row = (
+                index,
+                tasks.index(index, folder, each),
+                names.index("model", each.point.shape.name),
+                names.index("operator", each.point.operator.name),
+                names.index("phase", setting.phase),
+                setting.batch_size,
+                setting.seq_len,
+                setting.num_candidates,
+            )
+            for name, value in zip(_POINT_COLUMNS, row, strict=True):
+                points[name].append(value)
+    return {
+        "export": EXPORT_COLUMNS,
+        "folders": [
+            {
+                "title": title,
+                "device": folder.results.environment.device,
+                "provenance": folder.results.provenance,
+                "roofs": _roofs(folder),
+            }
+            for title, folder in zip(titles(folders), folders, strict=True)
+        ],
+        "names": names.by_column,
+        "families": {
+            each.point.operator.name: each.point.operator.family
+            for folder in folders
+            for each in folder.points
+        },
+        "tasks": tasks.columns,
+        "points": points,
+    }
+
+
+_POINT_COLUMNS = (
+    "folder", "task", "model", "operator", "phase", "batch_size", "seq_len", "num_candidates",
+)  # fmt: skip
+
+
+class _Names:
+    """Words by column, each once; points hold their index."""
+
+    def __init__(self) -> None:
+        self.by_column: dict[str, list[str]] = {}
+        self._indices: dict[tuple[str, str], int] = {}
+
+    def index(self, column: str, word: str) -> int:
+        words = self.by_column.setdefault(column, [])
+        found = self._indices.setdefault((column, word), len(words))
+        if found == len(words):
+            words.append(word)
+        return found
+
+
+class _Tasks:
+    """What the points of one product, dtype and timing share; one row for each."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {}
+        self._indices: dict[tuple[object, ...], int] = {}
+
+    def index(self, folder_index: int, folder: Folder, each: ResultPoint) -> int:
+        point, summary = each.point, each.summary
+        product = point.product
+        # Printed tables may give one product two rates, so the number is part of the key.
+        key = (folder_index, product, point.dtype, each.timing, summary, each.reason)
+        if (found := self._indices.get(key)) is not None:
+            return found
+        share, bound = of_datasheet(folder.profile, each)
+        row: Json = {
+            "dtype": point.dtype,
+            "timing": each.timing,
+            "latency_s": summary.latency_s if summary else None,
+            "spread": summary.spread if summary else None,
+            "flops": product.flops,
+            "bytes_moved": product.bytes_moved(point.dtype),
+            "operational_intensity": product.operational_intensity(point.dtype),
+            "flops_per_s": each.flops_per_s,
+            "roof_fraction": each.roof_fraction,
+            "bound": each.bound,
+            "datasheet_fraction": share,
+            "datasheet_bound": bound,
+            "doubts": " ".join(each.doubts),
+            "reason": each.reason,
+            "source": summary.source if summary else "",
+        }
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append(value)
+        self._indices[key] = len(self._indices)
+        return self._indices[key]
+
+
+def slowest(folder: Folder, latency: LatencyModel, count: int = 12) -> Json:
+    """The slowest distinct tasks of a folder, their latency split as the model does.
+
+    What the model does not explain is the rest, and may be negative.
+    """
+    by_task: dict[object, list[ResultPoint]] = {}
+    for each in folder.points:
+        if each.summary:
+            key = (each.point.product, each.point.dtype, each.timing)
+            by_task.setdefault(key, []).append(each)
+    alike = sorted(by_task.values(), key=lambda group: -_latency_s(group[0]))[:count]
+    columns: Json = {"label": [], "latency_s": []} | {name: [] for name in _PARTS}
+    for group in alike:
+        first = group[0].point
+        setting = first.setting
+        names = "/".join(dict.fromkeys(each.point.operator.name for each in group))
+        candidates = f" q{setting.num_candidates}" if setting.num_candidates > 1 else ""
+        columns["label"].append(
+            f"{first.shape.name} {names} {setting.phase} b{setting.batch_size} "
+            f"s{setting.seq_len}{candidates}"
+        )
+        columns["latency_s"].append(_latency_s(group[0]))
+        split = latency.predict(Products.of([first.product]), first.dtype).parts
+        split = split.against(np.array([_latency_s(group[0])]))
+        for name in _PARTS:
+            columns[name].append(float(getattr(split, name)[0]))
+    return {"latency_source": latency.name, "columns": columns}
+
+
+_PARTS = ("launch_s", "bandwidth_s", "compute_s", "tile_s", "unexplained_s")
+
+
+def _latency_s(each: ResultPoint) -> float:
+    return each.summary.latency_s if each.summary else 0.0
+
+
+def of_datasheet(profile: DeviceProfile | None, each: ResultPoint) -> tuple[float | None, str]:
+    """The share of the datasheet's roof, and the side of its ridge."""
+    dtype = each.point.dtype
+    if profile is None or dtype not in profile.peak_flops_per_s:
+        return None, ""
+    intensity = each.point.product.operational_intensity(dtype)
+    bound = "memory" if intensity < profile.ridge_point(dtype) else "compute"
+    if each.flops_per_s is None:
+        return None, bound
+    return each.flops_per_s / profile.attainable_flops_per_s(intensity, dtype), bound
+
+
+def _roofs(folder: Folder) -> list[Json]:
+    """Ceilings to draw, one for each dtype: measured first, then the datasheet's."""
+    found: list[Json] = []
+    if roof := folder.results.roof:
+        found += [
+            _ceiling("measured", "measured", dtype, peak, roof.memory_bandwidth_bytes_per_s)
+            for dtype, peak in roof.peak_flops_per_s.items()
+        ]
+    if profile := folder.profile:
+        found += [
+            _ceiling("datasheet", profile.name, dtype, peak, profile.memory_bandwidth_bytes_per_s)
+            for dtype, peak in profile.peak_flops_per_s.items()
+        ]
+    return found
+
+
+def _ceiling(kind: str, name: str, dtype: str, peak: float, bandwidth: float) -> Json:
+    return {
+        "kind": kind,
+        "name": name,
+        "dtype": dtype,
+        "peak_flops_per_s": peak,
+        "memory_bandwidth_bytes_per_s": bandwidth,
+    }
