@@ -15,10 +15,8 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
     "roofline": "Set results under the roofline, as a figure or in the terminal.",
-    "train": "Train Medusa heads for a model on text that it writes itself.",
-    "operators": "Print the operator table, with symbols and with numbers.",
-    "results": "Show, export, merge, compare and verify results folders.",
     "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+    "train": "Train Medusa heads for a model on text that it writes itself.",
     "report": "Write one HTML page that shows results, for a colleague without this tool.",
     "predict": "Predict latencies on any GPU, and score predictions against measurements.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
