@@ -81,9 +81,9 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
     show_default=True,
     help="Texts written side by side.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=1200, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
 @click.option(
-    "--rows", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens a step."
+    "--rows", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens a step."
 )
 @click.option(
     "--learning-rate",

@@ -30,8 +30,8 @@ class Recipe:
     own_lm_head: bool = False
     reads_root: bool = False
     max_proposable: int = 8192
-    steps: int = 1200
-    rows: int = 512  # tokens a step
+    steps: int = 800
+    rows: int = 256  # tokens a step
     learning_rate: float = 2e-3
     warmup_steps: int = 40
     head_decay: float = 0.8
