@@ -14,13 +14,8 @@ from medusa_bench.errors import ExitCode, MedusaBenchError
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
-<<<<<<< HEAD
-    "train": "Train Medusa heads for a model on text that it writes itself.",
-=======
->>>>>>> heads
     "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
-    "train": "Train Medusa heads for a model on text that it writes itself.",
     "report": "Write one HTML page that shows results, for a colleague without this tool.",
     "predict": "Predict latencies on any GPU, and score predictions against measurements.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
@@ -29,6 +24,7 @@ COMMANDS = {
     "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
     "acceptance": "Show acceptance models, and read what vLLM counted.",
+    "train": "Train Medusa heads for a model on text that it writes itself.",
     "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
     "results": "Show, export, merge, compare and verify results folders.",
