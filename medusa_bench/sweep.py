@@ -28,7 +28,8 @@ from medusa_bench.shapes import PAPER_MODELS
 
 # Ten failures in a row mean a broken environment, not ten bad points.
 MAX_FAILURES_IN_A_ROW = 10
-SENTINEL_INTERVAL_S = 60.0
+# How often the roofs are looked at. Those of a CPU move within seconds, with clock and neighbours.
+SENTINEL_INTERVAL_S = {"cuda": 60.0, "cpu": 8.0}
 # What the operands of one task may take of the memory; the rest is for the context, the library's
 # workspaces and the arena that operands rotate through.
 USABLE_MEMORY = 0.9
@@ -218,10 +219,10 @@ def run(
 ) -> Iterator[Measurement | Failure]:
     """Measure the work, keep each row before it is yielded, and stop in time.
 
-    A task that failed is not tried in later rounds. About every minute the roofs are measured
-    again: where they moved by more than the device's tolerance, what was measured since the last
-    look is measured once more, in rounds counted from next_round; the reader, who has the roofs
-    too, marks the rows between as drifted.
+    A task that failed is not tried in later rounds. Every SENTINEL_INTERVAL_S, and at the end, the
+    roofs are measured again: where they moved by more than the device's tolerance, what was measured
+    since the last look is measured once more, in rounds counted from next_round; the reader, who
+    has the roofs too, marks the rows between as drifted.
 
     Raises MedusaBenchError after ten failures in a row.
     """
@@ -230,6 +231,7 @@ def run(
     failed: set[Task] = set()
     num_failures_in_a_row = 0
     since_look: list[Task] = []
+    device_type = backend.environment.device_type
     start_s = look_s = clock()
     while queue:
         if max_time_s is not None and clock() - start_s >= max_time_s:
@@ -253,10 +255,10 @@ def run(
         num_failures_in_a_row = 0
         if round_index < next_round:
             since_look.append(task)
-        if clock() - look_s >= SENTINEL_INTERVAL_S:
+        if not queue or clock() - look_s >= SENTINEL_INTERVAL_S[device_type]:
             looked = backend.roofs(list(roofs.peak_flops_per_s), quick=True)
             rows.add_roofs(looked)
-            if drifted(roofs, looked, backend.environment.device_type):
+            if drifted(roofs, looked, device_type):
                 queue.extend((extra_round, again) for again in dict.fromkeys(since_look))
                 extra_round += 1
             roofs, look_s, since_look = looked, clock(), []

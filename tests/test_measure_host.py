@@ -121,24 +121,33 @@ def test_busy_shares_are_of_the_window_and_of_allowed_processors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "preemptions", "steal_s", "contended"),
+    ("elapsed_s", "waited_s", "steal_s", "contended"),
     [
-        (0.05, 0, 0.0, False),
-        (0.05, 1, 0.0, False),
-        (0.05, 2, 0.0, True),
-        (1.0, 15, 0.0, False),
-        (1.0, 30, 0.0, True),
-        (0.05, 0, 0.01, False),  # one tick says nothing
-        (0.05, 0, 0.02, True),
-        (10.0, 0, 0.05, False),
+        (0.05, 0.0, 0.0, False),
+        (0.05, 0.0004, 0.0, False),
+        (0.05, 0.002, 0.0, True),
+        (1.0, 0.015, 0.0, False),
+        (1.0, 0.03, 0.0, True),
+        (0.05, 0.0, 0.01, False),  # one tick says nothing
+        (0.05, 0.0, 0.02, True),
+        (10.0, 0.0, 0.05, False),
     ],
 )
-def test_contention_is_preemption_or_time_stolen(
-    elapsed_s: float, preemptions: int, steal_s: float, contended: bool
+def test_contention_is_time_in_the_run_queue_or_stolen(
+    elapsed_s: float, waited_s: float, steal_s: float, contended: bool
 ) -> None:
-    before = Usage(100.0, 7, 3.0)
-    after = Usage(100.0 + elapsed_s, 7 + preemptions, 3.0 + steal_s)
+    before = Usage(100.0, 7.0, 3.0)
+    after = Usage(100.0 + elapsed_s, 7.0 + waited_s, 3.0 + steal_s)
     assert before.was_contended(after) is contended
+
+
+def test_time_in_the_run_queue_is_summed_over_threads(tmp_path: Path) -> None:
+    for thread, text in {"7": "900 2000000 5", "8": "900 500000 5", "9": "off"}.items():
+        folder = tmp_path / "self" / "task" / thread
+        folder.mkdir(parents=True)
+        (folder / "schedstat").write_text(text)
+    assert host.waited_s(tmp_path) == pytest.approx(0.0025)
+    assert host.waited_s(tmp_path / "nothing") == 0
 
 
 # -- threads ------------------------------------------------------------------------------------

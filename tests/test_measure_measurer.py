@@ -120,10 +120,12 @@ def test_memory_that_is_not_there_is_refused_before_it_is_touched() -> None:
 
 
 @pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.FLOAT16, Dtype.BFLOAT16])
-@pytest.mark.parametrize("product", [LINEAR, QK, PV, Product(1, 1, 64, 1024)])
+@pytest.mark.parametrize(
+    "product", [LINEAR, QK, PV, Product(1, 1, 64, 1024), Product(1, 4, 96, 64)]
+)
 def test_the_library_multiplies_accurately(product: Product, dtype: Dtype) -> None:
     operands = Rotation.of(arena(), product, dtype).next()
-    call = products.into_place(product, dtype)
+    call = products.into_place(product, dtype, "cpu")
     assert products.is_accurate(call, operands, product, dtype)
     anew = products.allocating(product, dtype)(operands)
     assert isinstance(anew, torch.Tensor)
@@ -195,6 +197,7 @@ class FakeDevice:
     arena_bytes = 1 << 20
     traffic_bytes = 1 << 16
     roof_quantile = 0.5
+    roof_budget_s = 0.15
     load_s = 2.0
     rules: ClassVar = {timing: Rules(tolerance=0.01, batch_s=0.0) for timing in Timing}
     environment = Environment("fake", "cpu", 1 << 30)

@@ -160,7 +160,7 @@ def test_drifting_roof_has_the_interval_measured_again_and_the_first_try_left_ou
     num_tasks = len(sweep.plan(SMALL, None).tasks)
     clock = FakeClock()
     backend = FakeBackend(clock, peaks=(1e12, 0.9e12, 0.9e12))
-    sweep_interval = sweep.SENTINEL_INTERVAL_S
+    sweep_interval = sweep.SENTINEL_INTERVAL_S["cuda"]
     per_point_s = sweep_interval / num_tasks  # the first look comes when round 0 ends
     plan = sweep.plan(SMALL, None)
     with store.Writer(tmp_path, FAKE_DEVICE, SMALL) as writer:

@@ -87,6 +87,7 @@ class Cpu:
     torch_device = torch.device("cpu")
     # The fastest: others who share the memory bus come and go, and slow a roof and not its points.
     roof_quantile = 0.0
+    roof_budget_s = 0.4
     load_s = 0.0
     rules: Mapping[Timing, Rules] = {
         Timing.KERNEL: Rules(tolerance=0.02, batch_s=200e-6),

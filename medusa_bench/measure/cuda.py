@@ -94,6 +94,7 @@ class Cuda:
         Timing.EAGER: Rules(tolerance=0.01, batch_s=0.0),
     }
     roof_quantile = 0.5
+    roof_budget_s = 0.15
     load_s = 2.0
 
     def __init__(

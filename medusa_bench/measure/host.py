@@ -5,7 +5,6 @@ Every reader gives None (or an empty answer) where the system does not tell.
 
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -176,7 +175,7 @@ class Usage:
     """What has happened to this process so far, to be subtracted from a later reading."""
 
     at_s: float
-    num_preemptions: int
+    waited_s: float  # ready to run, summed over threads, while others had the processor
     steal_s: float
 
     @classmethod
@@ -184,19 +183,27 @@ class Usage:
         times = cpu_times()
         return cls(
             time.monotonic(),
-            resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+            waited_s(),
             sum(times[cpu].steal_s for cpu in allowed_cpus() & times.keys()),
         )
 
     def was_contended(self, later: "Usage") -> bool:
-        """Whether others took the processor away between two readings.
+        """Whether others took the processor away for over 2 % of the time between two readings.
 
-        Kernel threads preempt anyone now and then: twenty a second pass, and so does one.
         Steal time comes in ticks of 10 ms: one tick says nothing.
         """
         elapsed_s = max(later.at_s - self.at_s, 1e-9)
-        preemptions = later.num_preemptions - self.num_preemptions
+        waited_s = later.waited_s - self.waited_s
         steal_s = later.steal_s - self.steal_s
-        return (preemptions > 1 and preemptions > 20 * elapsed_s) or (
+        return (waited_s > 0.0005 and waited_s > 0.02 * elapsed_s) or (
             steal_s > 0.015 and steal_s > 0.02 * elapsed_s
         )
+
+
+def waited_s(proc: Path = _PROC) -> float:
+    """Seconds that this process's threads stood in the run queue; 0 where Linux does not tell.
+
+    Source: schedstat's second column, in nanoseconds (Linux, Documentation/scheduler).
+    """
+    columns = [(_read(path) or "").split() for path in proc.glob("self/task/*/schedstat")]
+    return sum(int(column[1]) for column in columns if len(column) == 3) * 1e-9

@@ -44,6 +44,7 @@ class Device(Protocol):
     arena_bytes: int
     traffic_bytes: int  # one array of the copy, read and triad roofs
     roof_quantile: float  # of a roof's samples, which counts: 0 the fastest, 0.5 the median
+    roof_budget_s: float  # for each product and kind of traffic
     load_s: float  # load before roofs are measured, so that clocks and heat are those of work
 
     @property
@@ -72,7 +73,7 @@ class Measurer:
     clock: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
     _arena: Arena = field(init=False)
-    _checked: dict[tuple[bool, bool, Dtype], bool] = field(init=False, default_factory=dict)
+    _checked: dict[tuple[bool, bool, bool, Dtype], bool] = field(init=False, default_factory=dict)
     _best_products: dict[Dtype, Product] = field(init=False, default_factory=dict)
     _best_traffic: str | None = field(init=False, default=None)
 
@@ -84,6 +85,10 @@ class Measurer:
     @property
     def environment(self) -> Environment:
         return self.device.environment
+
+    @property
+    def _device_type(self) -> str:
+        return self.device.torch_device.type
 
     def ping(self) -> None:
         """Nothing: what the worker's pipe costs is measured with it."""
@@ -98,9 +103,12 @@ class Measurer:
         self.device.use(task.dtype)
         accurate = self._is_accurate(task)
         has_out = task.timing is Timing.KERNEL
-        make_call = products.into_place if has_out else products.allocating
         rotation = Rotation.of(self._arena, task.product, task.dtype, has_out=has_out)
-        call = make_call(task.product, task.dtype)
+        call = (
+            products.into_place(task.product, task.dtype, self._device_type)
+            if has_out
+            else products.allocating(task.product, task.dtype)
+        )
         timer = self.device.timer(call, rotation.next, task.timing)
         rules = self.device.rules[task.timing]
         for attempt in range(MAX_TRIES):
@@ -122,9 +130,14 @@ class Measurer:
     def _is_accurate(self, task: Task) -> bool:
         """The float64 check, once for each kind of product and dtype."""
         product = task.product
-        kind = (product.batch > 1, rhs_is_transposed(product), task.dtype)
+        kind = (
+            product.batch > 1,
+            rhs_is_transposed(product),
+            products.is_skinny(product, task.dtype, self._device_type),
+            task.dtype,
+        )
         if kind not in self._checked:
-            call = products.into_place(product, task.dtype)
+            call = products.into_place(product, task.dtype, self._device_type)
             operands = Rotation.of(self._arena, product, task.dtype).next()
             self._checked[kind] = products.is_accurate(call, operands, product, task.dtype)
         return self._checked[kind]
@@ -135,7 +148,7 @@ class Measurer:
         quick: only those that were best before, for a look at drift.
         """
         measured_at_s = time.time()
-        budget_s = 0.1 if quick else 0.15
+        budget_s = self.device.roof_budget_s / (2 if quick else 1)
         if not quick and self.device.load_s and dtypes:
             self._load(dtypes[0])
         peaks = {dtype: self._peak_flops_per_s(dtype, quick, budget_s) for dtype in dtypes}
@@ -149,7 +162,7 @@ class Measurer:
     def _latency_s(self, product: Product, dtype: Dtype, budget_s: float) -> float:
         self.device.use(dtype)
         rotation = Rotation.of(self._arena, product, dtype)
-        call = products.into_place(product, dtype)
+        call = products.into_place(product, dtype, self._device_type)
         timer = self.device.timer(call, rotation.next, Timing.KERNEL)
         rules = self.device.rules[Timing.KERNEL]
         block = protocol.run(timer, rules, budget_s, self.clock)

@@ -72,7 +72,7 @@ def _plain_loop(
     latencies_s = []
     for task in tasks:
         operands = _drawn(task, device)
-        call = products.into_place(task.product, task.dtype)
+        call = products.into_place(task.product, task.dtype, device.partition(":")[0])
         latencies_s.append(latency_s(lambda: call(operands)))  # noqa: B023  called at once
     return Rate(name, len(tasks), time.perf_counter() - start_s, tuple(latencies_s))
 
