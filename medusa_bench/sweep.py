@@ -220,9 +220,9 @@ def run(
     """Measure the work, keep each row before it is yielded, and stop in time.
 
     A task that failed is not tried in later rounds. Every SENTINEL_INTERVAL_S, and at the end, the
-    roofs are measured again: where they moved by more than the device's tolerance, what was measured
-    since the last look is measured once more, in rounds counted from next_round; the reader, who
-    has the roofs too, marks the rows between as drifted.
+    roofs are measured again: where they moved by more than the device's tolerance, what was
+    measured since the last look is measured once more, in rounds counted from next_round; the
+    reader, who has the roofs too, marks the rows between as drifted.
 
     Raises MedusaBenchError after ten failures in a row.
     """
