@@ -78,7 +78,6 @@ class Measurer:
     _best_traffic: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        torch.set_grad_enabled(False)
         device = self.device
         self._arena = Arena(device.torch_device, device.arena_bytes, device.available_bytes)
 

@@ -59,8 +59,11 @@ class Answer:
 def open_measurer(options: Options) -> Measures:
     """The measurer of a device. Imports torch, and opens CUDA where the device is a GPU."""
     from medusa_bench.measure import preload  # noqa: F401  sets the environment torch reads
+    import torch  # isort: skip
+
     from medusa_bench.measure.measurer import Measurer
 
+    torch.set_grad_enabled(False)  # of this process, which does nothing but measure
     if options.device == "cpu":
         from medusa_bench.measure.cpu import Cpu
 
