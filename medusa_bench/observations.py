@@ -31,10 +31,8 @@ _MAX_SIZE = float(1 << 40)
 
 # Names that the published tables use (aiconfigurator's systems, Vidur's folders).
 _PUBLISHED_NAMES: Mapping[str, str] = {
-    "a100": "a100-80gb-sxm",
     "a100_sxm": "a100-80gb-sxm",
     "a100_pcie": "a100-80gb-pcie",
-    "h100": "h100-sxm",
     "h200": "h200-sxm",
     "b200_sxm": "b200",
     "rtx_a6000": "a6000",

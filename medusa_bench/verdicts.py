@@ -96,7 +96,7 @@ def _how_sure(chosen: Sequence[Comparison]) -> str:
             f"How sure: uncertain at {_batches(unsure)}, where the 90 % interval of the speedup "
             f"crosses 1; {basis}."
         )
-    return f"How sure: at no batch size does the 90 % interval of the speedup cross 1; {basis}."
+    return f"How sure: the 90 % interval of no speedup recommended here crosses 1; {basis}."
 
 
 def _needed(row: Comparison, rows: Sequence[Comparison]) -> list[str]:
