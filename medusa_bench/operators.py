@@ -191,6 +191,18 @@ class Point:
     def product(self) -> Product:
         return self.operator.product(self.shape, self.setting)
 
+    def as_dict(self) -> dict[str, str | int]:
+        """What names the point in every table and JSON document, in their order."""
+        return {
+            "model": self.shape.name,
+            "operator": self.operator.name,
+            "phase": self.setting.phase,
+            "batch_size": self.setting.batch_size,
+            "seq_len": self.setting.seq_len,
+            "num_candidates": self.setting.num_candidates,
+            "dtype": self.dtype,
+        }
+
 
 def points(
     shapes: Iterable[ModelShape],

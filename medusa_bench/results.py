@@ -248,13 +248,7 @@ def export_rows(results: Results) -> Iterator[dict[str, Cell]]:
         point, product, summary = each.point, each.point.product, each.summary
         yield {
             "device": each.device,
-            "model": point.shape.name,
-            "operator": point.operator.name,
-            "phase": point.setting.phase,
-            "batch_size": point.setting.batch_size,
-            "seq_len": point.setting.seq_len,
-            "num_candidates": point.setting.num_candidates,
-            "dtype": point.dtype,
+            **point.as_dict(),
             "timing": each.timing,
             "latency_s": summary.latency_s if summary else None,
             "spread": summary.spread if summary else None,

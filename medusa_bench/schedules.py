@@ -139,10 +139,6 @@ class Replay:
     always_on_draft_len: int
     always_on_speedup: float  # the best draft length there is for all batch sizes together
 
-    @property
-    def always_off_speedup(self) -> float:
-        return 1.0
-
 
 def replay(schedule: Schedule, rows: Iterable[Comparison]) -> list[Replay]:
     """A schedule simulated again, batch by batch.

@@ -87,15 +87,8 @@ def command(results: Path, num_points: int, as_json: bool) -> None:
 
 def _as_json(explained: Any) -> dict[str, Any]:
     point = explained.point.point
-    setting = point.setting
     return {
-        "model": point.shape.name,
-        "operator": point.operator.name,
-        "phase": setting.phase,
-        "batch_size": setting.batch_size,
-        "seq_len": setting.seq_len,
-        "num_candidates": setting.num_candidates,
-        "dtype": point.dtype,
+        **point.as_dict(),
         "timing": explained.point.timing,
         "latency_s": explained.latency_s,
         "roof_s": explained.roof_s,

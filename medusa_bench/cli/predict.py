@@ -168,15 +168,8 @@ def _rows(asked: Grid, models: "Mapping[Timing, LatencyModel]") -> list[dict[str
 def _row(
     point: Point, timing: Timing, estimate: Estimate, parts: dict[str, float], bound: str
 ) -> dict[str, Any]:
-    setting = point.setting
     return {
-        "model": point.shape.name,
-        "operator": point.operator.name,
-        "phase": setting.phase,
-        "batch_size": setting.batch_size,
-        "seq_len": setting.seq_len,
-        "num_candidates": setting.num_candidates,
-        "dtype": point.dtype,
+        **point.as_dict(),
         "timing": timing,
         "latency_s": estimate.latency_s,
         "low_s": estimate.low_s,

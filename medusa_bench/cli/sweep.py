@@ -154,15 +154,9 @@ def _dry_run(request: _Request, options: dict[str, Any]) -> int:
 
 def _planned(point: Point, asked: Grid, reasons: Mapping[Task, str]) -> dict[str, object]:
     """One logical point as a JSON row."""
-    product, setting = point.product, point.setting
+    product = point.product
     return {
-        "model": point.shape.name,
-        "operator": point.operator.name,
-        "phase": setting.phase,
-        "batch_size": setting.batch_size,
-        "seq_len": setting.seq_len,
-        "num_candidates": setting.num_candidates,
-        "dtype": point.dtype,
+        **point.as_dict(),
         "flops": product.flops,
         "bytes_moved": product.bytes_moved(point.dtype),
         "operational_intensity": product.operational_intensity(point.dtype),

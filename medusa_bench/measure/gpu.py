@@ -93,11 +93,6 @@ class Gpu:
         return None if memory is None else int(memory.total)
 
     @property
-    def free_memory_bytes(self) -> int | None:
-        memory = self._ask("nvmlDeviceGetMemoryInfo")
-        return None if memory is None else int(memory.free)
-
-    @property
     def driver(self) -> str | None:
         try:
             return _text(self._nvml.nvmlSystemGetDriverVersion())
