@@ -112,7 +112,7 @@ def test_all_methods_give_the_same_text_and_every_number(
         assert {one["category"] for one in row["by_category"]} == {"sea", "land"}
     medusa = found["methods"][2]
     assert medusa["simulated"]["acceleration_rate"] == pytest.approx(1 + 0.5 + 0.2 + 0.15)
-    assert set(medusa["gap_s"]) == {"products", "rest_of_model", "drafting", "engine"}
+    assert set(medusa["gap_s"]) == {"operators", "rest_of_model", "drafting", "engine"}
     assert [row["num_candidates"] for row in found["overheads"]] == [1, 4, 8, 16, 32, 64]
     assert "float16" in found["how"]
     assert found["expectation"][0].startswith("Expected:")

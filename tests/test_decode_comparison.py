@@ -1,32 +1,34 @@
 """Rounds, sums over sums, first differences, and what stands beside them as simulated."""
 
 import itertools
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.attention import register
 from medusa_bench.decode.comparison import Entrant, Played, Question
 from medusa_bench.decode.engine import Engine, Finish, Output, Step
+from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.lookup import Lookup
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.operator_times import (
     ModelTimes,
-    OperatorTimes,
+    PassTimer,
     SweptProducts,
-    step_products,
-    time_in_step,
-    time_rest,
     verification,
 )
-from medusa_bench.decode.study import Foreseen, Study, best, foresee
+from medusa_bench.decode.overheads import time_overheads
+from medusa_bench.decode.study import Foreseen, HeadsTimes, Study, best, draft_times, foresee
 from medusa_bench.decode.vanilla import Vanilla
 from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Provenance
+from medusa_bench.operators import Family
 from medusa_bench.shapes import ModelShape
 from medusa_bench.trees import HeadAccuracy
 from tests.latency_fakes import LinearInRows
@@ -34,8 +36,7 @@ from tests.latency_fakes import LinearInRows
 SHAPE = ModelShape("tiny", 32, 48, 2, 4, 2, 8, vocab_size=29)
 
 
-@pytest.fixture(scope="module")
-def model() -> DecoderModel:
+def tiny(attention: str) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=32,
@@ -47,8 +48,13 @@ def model() -> DecoderModel:
         max_position_embeddings=64,
         initializer_range=0.4,
     )
-    config._attn_implementation = register()
-    return DecoderModel(LlamaForCausalLM(config))
+    config._attn_implementation = attention
+    return LlamaForCausalLM(config)
+
+
+@pytest.fixture(scope="module")
+def model() -> DecoderModel:
+    return DecoderModel(tiny(register()))
 
 
 def output(
@@ -157,43 +163,52 @@ def test_the_librarys_generate_is_counted_as_the_engine_is(model: DecoderModel) 
 def ticking(model: DecoderModel, seq_len: int = 20) -> ModelTimes:
     """Every timed call takes 1 s on this clock, whatever it does."""
     clock: Any = itertools.count().__next__
-    times = ModelTimes(model, SHAPE, 1, seq_len)
-    times.time_round([1, 2, 3, 4], clock=clock)
+    times = ModelTimes(model, SHAPE, [1, 2, 3, 4], 1, seq_len, clock=clock)
+    times.time_round(random.Random(0))
     return times
 
 
-def test_a_step_is_simulated_from_every_product_of_every_layer() -> None:
-    times = OperatorTimes("counted")
-    passes = verification(SHAPE, 4, 1, 20)
-    for product in step_products(passes):
-        times.add(product, 1.0)
-        times.add(product, 2.0)
-        times.add(product, 4.0)
-    # q, k, v, qk, pv, up, gate, down, o in each of 2 layers, and the LM head.
-    step = times.step(passes)
-    assert (step.low_s, step.latency_s, step.high_s) == (19, 38, 76)
+def pass_timer(model: DecoderModel, num_candidates: int, **clock: Any) -> PassTimer:
+    cache = model.new_cache(1, 30)
+    model.prefill(cache, [[0]])
+    return PassTimer(model, cache, num_candidates, 20, **clock)
 
 
-def test_the_rest_of_the_model_is_timed_without_its_products(
-    model: DecoderModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-    linear = torch.nn.functional.linear
+def test_the_operators_of_a_pass_are_those_of_the_operator_table() -> None:
+    # Eager attention is two plain products, which torch counts; sdpa's on a CPU it does not.
+    timer = pass_timer(DecoderModel(tiny("eager")), 4)
+    calls = timer.operators()
+    with FlopCounterMode(display=False) as counter:
+        timer.time(calls)
+    counted = counter.get_flop_counts()["Global"]
+    (verify,) = verification(SHAPE, 4, 1, 20)
+    expected = {True: 0.0, False: 0.0}  # attention, and the rest
+    for operator, times in verify.operators:
+        is_attention = operator.family is Family.ATTENTION
+        expected[is_attention] += times * operator.product(SHAPE, verify.setting).flops
+    assert counted[torch.ops.aten.mm] == expected[False]
+    # The table's attention looks back on 20 tokens; the model's also on the 4 candidates.
+    assert counted[torch.ops.aten.bmm] == expected[True] * 24 / 20
 
-    def counted(*arguments: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return linear(*arguments)
 
-    monkeypatch.setattr(torch.nn.functional, "linear", counted)
-    ticks: Any = itertools.count().__next__
-    assert time_rest(model, 4, 1, 20, clock=ticks) == 1
-    in_rest, calls = calls, 0
-    # Within a step: 7 layers and attention twice, the LM head: each 1 tick, 2 around the pass.
+def test_operators_and_the_rest_make_a_pass(model: DecoderModel) -> None:
+    # 7 layers and attention twice, and the LM head: each 1 tick, and 2 around each and the pass.
     clock: Any = itertools.count().__next__
-    in_step = time_in_step(model, 4, 1, 20, clock=clock, steps=3)
-    assert (in_step.products_s, in_step.pass_s) == (17, 35)
-    assert calls - in_rest == 4 * 15  # prefill aside, which both do once
+    timer = pass_timer(model, 4, clock=clock)
+    assert len(timer.operators()) == 17
+    within = timer.within()
+    assert (within.operators_s, within.pass_s, within.rest_s) == (17, 35, 18)
+    times = ticking(model)
+    assert times.operators_s(4).latency_s == 1  # one run of all, one tick
+    assert times.rest_s(4).latency_s == 18
+    assert times.simulated(4).latency_s == 19
+    assert times.operators_share(4) == 17 / 35
+
+
+def test_a_count_that_was_not_timed_is_not_simulated(model: DecoderModel) -> None:
+    times = ticking(model)
+    assert times.at(4) is not None
+    assert times.at(5) is None
 
 
 def test_timing_leaves_the_model_as_it_was(model: DecoderModel) -> None:
@@ -292,19 +307,49 @@ def test_an_expected_rate_is_marked_and_a_missing_one_is_the_generated(rows: lis
 
 
 def test_overheads_of_empty_proposals_accept_nothing(model: DecoderModel) -> None:
-    here = study(model)
-    one, four = here.overheads([1, 4], ticking(model), num_rounds=2, num_steps=5)
+    turns = []
+    one, four = time_overheads(
+        study(model), ticking(model), [1, 4], num_rounds=2, advance=turns.append
+    )
     assert one.overhead == 1 and one.error == 0
     assert four.overhead == pytest.approx(1)  # on the ticking clock
     assert four.error == pytest.approx(four.simulated_overhead / four.overhead - 1)
+    assert turns == [1, 1]
+
+
+def test_generated_steps_of_every_count_take_turns(
+    model: DecoderModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Steps of this engine take as many seconds as they verify tokens.
+    now_s, step = 0.0, model.step
+
+    def costing(cache: Any, tokens: torch.Tensor, *more: Any, **options: Any) -> Any:
+        nonlocal now_s
+        now_s += tokens.shape[1]
+        return step(cache, tokens, *more, **options)
+
+    monkeypatch.setattr(model, "step", costing)
+    here = study(model, clock=lambda: now_s)
+    rows = time_overheads(here, ticking(model), [1, 2, 4], num_rounds=3)
+    assert [(row.step_s, row.overhead) for row in rows] == [(1, 1), (2, 2), (4, 4)]
+
+
+def test_heads_and_drafts_are_timed_in_the_same_rounds(model: DecoderModel) -> None:
+    clock: Any = itertools.count().__next__
+    heads = MedusaHeads(2, model.lm_head.weight.detach())
+    proposing = HeadsTimes(heads, model, 1, clock=clock)
+    target = ticking(model)
+    draft = draft_times(DecoderModel(model.model, num_layers=1), target)
+    time_overheads(study(model), target, [1, 4], num_rounds=3, beside=[proposing, draft])
+    assert proposing.latency_s == 1
+    assert draft.shape.num_layers == 1
+    assert draft.simulated(1).latency_s > 0
 
 
 def test_a_named_sweep_takes_the_place_of_what_is_timed(model: DecoderModel) -> None:
     swept = SweptProducts(LinearInRows(), Dtype.FLOAT32)
-    times = ModelTimes(model, SHAPE, 1, 20, swept=swept)
     clock: Any = itertools.count().__next__
-    times.time_round([1, 4], clock=clock)
-    # 1 us a row: 7 linear layers and 2 of attention (by groups of 2 heads, over 2 of them) in each
-    # of 2 layers, and the LM head.
-    assert times.products_s(4).latency_s == pytest.approx(4 * times.products_s(1).latency_s)
-    assert times.simulated(1).latency_s == times.products_s(1).latency_s + 1
+    times = ModelTimes(model, SHAPE, [1, 4], 1, 20, swept=swept, clock=clock)
+    times.time_round(random.Random(0))
+    assert times.operators_s(4).latency_s == pytest.approx(4 * times.operators_s(1).latency_s)
+    assert times.simulated(1).latency_s == times.operators_s(1).latency_s + 18

@@ -168,7 +168,7 @@ def methods(case: Case, rows: list[int], dice: random.Random) -> list[DecodingMe
         Lookup(dice.randint(1, 10), max_ngram=dice.randint(1, 3)),
         Speculative(case.draft, dice.randint(1, 6)),
         Speculative(case.decoder, dice.randint(1, 6)),
-        SelfSpeculative(case.model, 1, dice.randint(1, 6)),
+        SelfSpeculative(DecoderModel(case.model, num_layers=1), dice.randint(1, 6)),
         Medusa(RandomHeads(dice.randrange(1000)), tree),
         HalfRight(full, TreeLayout(tree), dice),
     ]
@@ -346,7 +346,7 @@ def test_compiled_steps_keep_their_shapes_and_the_text(
             Lookup(3),
             Medusa(RandomHeads(0), [(0,), (1,), (0, 0)]),
             Speculative(decoder, 3),
-            SelfSpeculative(case.model, 1, 3, compiled=True),
+            SelfSpeculative(DecoderModel(case.model, num_layers=1, compiled=True), 3),
         ):
             output = Engine(decoder).generate(
                 [case.prompts[row] for row in rows],

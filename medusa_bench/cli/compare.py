@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.cli import console, generation, simulation
+from medusa_bench.cli import console, simulation
+from medusa_bench.cli.generation.options import OPTIONS as GENERATION
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--draft-grid", type=_FIGURE, help="Write speedup over draft length (the paper's figure 7)."
 )
-@generation.OPTIONS
+@GENERATION
 @JSON
 @click.pass_context
 def command(
@@ -111,6 +112,8 @@ def command(
     tokens a step yields. speedup = acceleration rate / overhead. Last, a verdict in plain words.
     """
     if generating["generate"]:
+        from medusa_bench.cli.generation import command as generation
+
         generation.run(context.params, lambda name: _was_given(context, name))
         return
     from medusa_bench import shapes

@@ -1,5 +1,8 @@
 """A method that proposes arbitrary tokens: what a step of so many candidates costs."""
 
+from collections.abc import Sequence
+from itertools import cycle
+
 import torch
 
 from medusa_bench.decode.acceptance import NO_TOKEN, Proposal
@@ -7,21 +10,31 @@ from medusa_bench.decode.engine import Session
 from medusa_bench.decode.layout import TreeLayout
 
 
-class Filler:
-    """Verifies num_candidates tokens and accepts none: overhead without heads or a draft."""
+def star(num_candidates: int) -> TreeLayout:
+    """A root, and the other candidates as its children."""
+    return TreeLayout([(rank,) for rank in range(num_candidates - 1)])
 
-    def __init__(self, num_candidates: int) -> None:
-        self.name = f"{num_candidates} candidates"
-        self.max_nodes = num_candidates
-        self.layout = TreeLayout([(rank,) for rank in range(num_candidates - 1)])
+
+class Filler:
+    """Verifies so many tokens a step, the counts in turn, and accepts none: overhead without heads
+    or a draft."""
+
+    name = "filler"
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.max_nodes = max(counts)
+        self._layouts = {count: star(count) for count in counts}
+        self._next_count = cycle(counts)
 
     def begin(self, session: Session) -> None:
-        self.layout.to(session.model.device)
+        for layout in self._layouts.values():
+            layout.to(session.model.device)
 
     def propose(self, session: Session) -> Proposal:
+        layout = self._layouts[next(self._next_count)]
         roots = session.roots[:, None]
-        nothing = torch.full_like(roots, NO_TOKEN).expand(-1, self.max_nodes - 1)
-        return Proposal(torch.cat([roots, nothing], dim=1), self.layout)
+        nothing = torch.full_like(roots, NO_TOKEN).expand(-1, layout.num_nodes - 1)
+        return Proposal(torch.cat([roots, nothing], dim=1), layout)
 
     def keep(self, rows: list[int]) -> None:
         """Nothing is kept between steps."""

@@ -6,7 +6,8 @@ sliding window, logits that are the LM head of the last hidden state) is checked
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,6 +83,15 @@ class DecoderModel:
         self.backbone._modules = {**self.backbone._modules, "layers": layers[:num_layers]}
         self.backbone.config = _with_layers(self.backbone.config, num_layers)
         self.num_layers = num_layers
+
+    @contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Passes run eagerly meanwhile, a compiled model's too."""
+        run, self._run = self._run, self._pass
+        try:
+            yield
+        finally:
+            self._run = run
 
     def new_cache(self, batch_size: int, capacity: int) -> SlabCache:
         """Room for batch_size texts of `capacity` tokens; compiled, for the next power of two, so

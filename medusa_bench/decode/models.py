@@ -1,6 +1,7 @@
 """Causal LMs by name: a folder, a Hugging Face name, or a GGUF file, also one inside a package."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -99,7 +100,8 @@ def _quiet() -> Iterator[None]:
         logger.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # in transformers
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # the bar of a GGUF file heeds nothing else
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.set_verbosity(level)

@@ -1,7 +1,5 @@
 """Self-speculative decoding: the target's own first layers are the draft."""
 
-from torch import nn
-
 from medusa_bench.decode.acceptance import Proposal
 from medusa_bench.decode.engine import Session
 from medusa_bench.decode.layout import TreeLayout
@@ -10,16 +8,14 @@ from medusa_bench.decode.speculative import Speculative
 
 
 class SelfSpeculative(Speculative):
-    """Drafts with the first `num_layers` layers, the final norm and the LM head.
+    """Drafts with the target's first layers, the final norm and the LM head.
 
-    The draft shares the target's cache: for its layers the target computes the same keys and
-    values, so that it needs no prefill, and verification overwrites what it wrote.
+    `draft`: DecoderModel(model, num_layers=n) of the target's own model. It shares the target's
+    cache: for its layers the target computes the same keys and values, so that it needs no
+    prefill, and verification overwrites what it wrote.
     """
 
-    def __init__(
-        self, model: nn.Module, num_layers: int, draft_len: int, *, compiled: bool = False
-    ) -> None:
-        draft = DecoderModel(model, num_layers=num_layers, compiled=compiled)
+    def __init__(self, draft: DecoderModel, draft_len: int) -> None:
         super().__init__(draft, draft_len, name="self-speculative")
 
     def begin(self, session: Session) -> None:

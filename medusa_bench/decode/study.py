@@ -1,12 +1,14 @@
 """One comparison by generation, from a loaded model to rows: foresee, generate, set side by side.
 
 Foreseen (simulated) and generated rows are the same record; between them stands a gap, split into
-the products, the rest of the model, drafting, and the engine's own time.
+the operators, the rest of the model, drafting, and the engine's own time.
 """
 
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,7 +20,6 @@ from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.acceptance import AcceptanceRule
 from medusa_bench.decode.comparison import Difference, Entrant, Played, Question
 from medusa_bench.decode.engine import Clock, DecodingMethod, Engine
-from medusa_bench.decode.filler import Filler
 from medusa_bench.decode.medusa import Heads
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.operator_times import ModelTimes, sync
@@ -87,50 +88,64 @@ def best(foreseen: Sequence[Foreseen]) -> Foreseen | None:
     return row if speedup > 1 else None
 
 
-@torch.inference_mode()
-def time_heads(
-    heads: Heads, model: DecoderModel, batch_size: int, *, clock: Clock = time.perf_counter
-) -> float:
-    """Seconds that proposing takes: the heads' best 8 tokens after one hidden state each."""
-    hidden_size = model.config.hidden_size
-    hidden = torch.randn(batch_size, hidden_size, dtype=model.dtype, device=model.device)
-    roots = torch.zeros(batch_size, dtype=torch.long, device=model.device)
-    max_rank = min(8, heads.num_proposable)
-    samples_s = []
-    for _ in range(8):
-        sync(model.device)
-        start_s = clock()
-        heads.top(hidden, max_rank, roots if heads.reads_root else None)
-        sync(model.device)
-        samples_s.append(clock() - start_s)
-    return median(samples_s[1:])
+class HeadsTimes:
+    """What proposing takes: the heads' best 8 tokens after one hidden state each, by rounds.
+
+    `clock` is injected by tests.
+    """
+
+    def __init__(
+        self,
+        heads: Heads,
+        model: DecoderModel,
+        batch_size: int,
+        *,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._device, self._clock = model.device, clock
+        hidden_size = model.config.hidden_size
+        hidden = torch.randn(batch_size, hidden_size, dtype=model.dtype, device=model.device)
+        roots = torch.zeros(batch_size, dtype=torch.long, device=model.device)
+        max_rank = min(8, heads.num_proposable)
+        self._propose = partial(heads.top, hidden, max_rank, roots if heads.reads_root else None)
+        self._rounds_s: list[float] = []
+
+    @torch.inference_mode()
+    def time_round(self, dice: random.Random) -> None:
+        """Once more."""
+        sync(self._device)
+        start_s = self._clock()
+        self._propose()
+        sync(self._device)
+        self._rounds_s.append(self._clock() - start_s)
+
+    @property
+    def latency_s(self) -> float:
+        """The median of the rounds."""
+        return median(self._rounds_s)
 
 
-def time_draft_pass(draft: DecoderModel, times: ModelTimes) -> float:
-    """Seconds of one draft pass, simulated as the target's: its products and its rest, alone."""
-    config = draft.config.to_dict()
+def draft_times(draft: DecoderModel, target: ModelTimes) -> ModelTimes:
+    """Of one draft pass, simulated as the target's are; no rounds yet."""
     shape = replace(
-        shapes.from_config(config, name="draft", where="the draft's config"),
+        shapes.from_config(draft.config.to_dict(), name="draft", where="the draft's config"),
         num_layers=draft.num_layers,
     )
-    own = ModelTimes(draft, shape, times.batch_size, times.seq_len)
-    for _ in range(3):
-        own.time_round([1])
-    return own.simulated(1).latency_s
+    return ModelTimes(draft, shape, [1], target.batch_size, target.seq_len)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Generated minus simulated step latency, in seconds, by where it arises."""
 
-    products_s: float
+    operators_s: float
     rest_s: float
     drafting_s: float
     engine_s: float  # accepting, committing, bookkeeping: not simulated
 
     @property
     def total_s(self) -> float:
-        return self.products_s + self.rest_s + self.drafting_s + self.engine_s
+        return self.operators_s + self.rest_s + self.drafting_s + self.engine_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +186,7 @@ class Row:
             "gap_s": None
             if gap is None
             else {
-                "products": gap.products_s,
+                "operators": gap.operators_s,
                 "rest_of_model": gap.rest_s,
                 "drafting": gap.drafting_s,
                 "engine": gap.engine_s,
@@ -202,33 +217,6 @@ class Row:
                 }
                 for one in self.by_category
             ],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class OverheadRow:
-    """The cost of verifying so many candidates: generated and simulated."""
-
-    num_candidates: int
-    step_s: float
-    overhead: float
-    simulated_step_s: float
-    simulated_overhead: float
-
-    @property
-    def error(self) -> float:
-        """Simulated over generated overhead, minus 1."""
-        return self.simulated_overhead / self.overhead - 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "num_candidates": self.num_candidates,
-            "step_s": self.step_s,
-            "overhead": self.overhead,
-            "simulated_step_s": self.simulated_step_s,
-            "simulated_overhead": self.simulated_overhead,
-            "error": self.error,
         }
 
 
@@ -411,7 +399,7 @@ class Study:
             ),
             vanilla=vanilla,
             acceleration_rate=expected_rate or generated.acceleration_rate,
-            latency_source=times.products.name,
+            latency_source=times.name,
             acceptance_source=rate_source if expected_rate else "the generated rate",
             source=Provenance.SIMULATED,
             block=Block.FULL,
@@ -442,60 +430,22 @@ class Study:
             )
         return tuple(found)
 
-    def overheads(
-        self, counts: Sequence[int], times: ModelTimes, num_rounds: int, num_steps: int
-    ) -> list[OverheadRow]:
-        """What verifying so many candidates costs in this engine, beside what was simulated.
-
-        Proposals hold no tokens, so that every step yields one; counts must include 1. The median
-        step of all rounds, in shuffled order.
-        """
-        question = min(
-            self.questions, key=lambda one: abs(len(one.token_ids) + num_steps // 2 - times.seq_len)
-        )
-        study = replace(
-            self,
-            questions=[question] * self.batch_size,
-            max_new_tokens=num_steps,
-            eos_token_ids=(),
-            rule=None,
-        )
-        entrants = [study.entrant(Filler(count)) for count in counts]
-        samples: dict[str, list[float]] = {}
-        for one in study.play(entrants, num_rounds):
-            samples.setdefault(one.entrant, []).extend(step.step_s for step in one.output.steps)
-        step_s = {
-            count: median(samples[entrant.name])
-            for count, entrant in zip(counts, entrants, strict=True)
-        }
-        alone_s = {count: times.simulated(count).latency_s for count in counts}
-        return [
-            OverheadRow(
-                count,
-                step_s[count],
-                step_s[count] / step_s[1],
-                alone_s[count],
-                alone_s[count] / alone_s[1],
-            )
-            for count in counts
-        ]
-
 
 def _gap(
     played: Sequence[Played], simulated: Comparison, times: ModelTimes, drafting_s: float
 ) -> Gap | None:
     steps = [step for one in played for step in one.output.steps]
-    share = times.products_share(simulated.num_candidates)
+    share = times.operators_share(simulated.num_candidates)
     if share is None or not steps:
         return None
     count = len(steps)
     verify_s = sum(step.verify_s for step in steps) / count
     draft_s = sum(step.draft_s for step in steps) / count
     step_s = sum(one.output.decode_s for one in played) / count
-    products_s = times.products_s(simulated.num_candidates).latency_s
+    operators_s = times.operators_s(simulated.num_candidates).latency_s
     return Gap(
-        products_s=verify_s * share - products_s,
-        rest_s=verify_s * (1 - share) - times.rest_s(simulated.num_candidates),
+        operators_s=verify_s * share - operators_s,
+        rest_s=verify_s * (1 - share) - times.rest_s(simulated.num_candidates).latency_s,
         drafting_s=draft_s - drafting_s,
         engine_s=step_s - verify_s - draft_s,
     )

@@ -1,0 +1,1 @@
+"""`medusa-bench compare --generate`: methods compared by generating text with a real model."""

@@ -1,0 +1,236 @@
+"""What a comparison by generation says: tables, and a verdict in words."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from medusa_bench.cli import console
+
+if TYPE_CHECKING:
+    from medusa_bench.decode.overheads import OverheadRow
+    from medusa_bench.decode.study import Foreseen, Row
+
+
+def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
+    from medusa_bench.decode.study import best
+
+    if all(row.speedup is None for row in foreseen):
+        return ["No head accuracies are known, so only overheads are foreseen."]
+    row = best(foreseen)
+    if row is None:
+        return ["Expected: Medusa does not pay here with any number of candidates."]
+    return [
+        f"Expected: Medusa pays, most with {row.num_candidates} candidates: {row.speedup:.2f}x "
+        f"({row.acceleration_rate:.2f} tokens/step over an overhead of {row.overhead:.2f})."
+    ]
+
+
+def foreseen(rows: "Sequence[Foreseen]") -> Any:
+    cells = [
+        [
+            str(row.num_candidates),
+            console.duration(row.step.latency_s),
+            f"{row.overhead:.2f}",
+            "" if row.acceleration_rate is None else f"{row.acceleration_rate:.2f}",
+            "" if row.speedup is None else f"{row.speedup:.2f}x",
+        ]
+        for row in rows
+    ]
+    title = "Before generating: simulated from this machine's operators"
+    return console.table(["candidates", "step", "overhead", "tokens/step", "speedup"], cells, title)
+
+
+def results(rows: "Sequence[Row]", overheads: "Sequence[OverheadRow]") -> list[Any]:
+    parts = [_method_table(rows)]
+    if any(row.gap for row in rows):
+        parts.append(_gap_table(rows))
+    if any(row.survival for row in rows):
+        parts.append(_acceptance_table(rows))
+    cells = [_overhead_cells(row) for row in overheads]
+    title = "Overhead of verifying so many candidates"
+    columns = ["candidates", "step", "overhead", "simulated", "error"]
+    parts.append(console.table(columns, cells, title))
+    if len(rows[0].by_category) > 1:
+        parts.append(_category_table(rows))
+    if any(row.differences for row in rows):
+        parts.append(_difference_table(rows))
+    return parts
+
+
+def _method_table(rows: "Sequence[Row]") -> Any:
+    cells = []
+    for row in rows:
+        generated = row.generated
+        cells.append(
+            [
+                generated.method,
+                "generated",
+                str(generated.num_candidates),
+                f"{row.tokens_per_s:.1f}",
+                f"{generated.acceleration_rate:.2f}",
+                f"{generated.overhead:.2f}",
+                f"{generated.speedup:.2f}x",
+                f"{min(row.speedups):.2f} to {max(row.speedups):.2f}",
+                console.duration(row.prefill_s),
+                _text_cell(row),
+                "" if row.joules_per_token is None else f"{row.joules_per_token:.2f}",
+            ]
+        )
+        if row.simulated:
+            simulated = row.simulated
+            low, high = simulated.speedup_interval
+            cells.append(
+                [
+                    "",
+                    "simulated",
+                    "",
+                    f"{simulated.tokens_per_s or 0:.1f}",
+                    f"{simulated.acceleration_rate:.2f}",
+                    f"{simulated.overhead:.2f}",
+                    f"{simulated.speedup:.2f}x",
+                    f"{low:.2f} to {high:.2f}",
+                    "",
+                    "",
+                    "",
+                ]
+            )
+    columns = ["method", "source", "candidates", "tokens/s", "tokens/step", "overhead", "speedup"]
+    columns += ["rounds", "prefill", "text", "J/token"]
+    title = (
+        "Acceleration rate, overhead, speedup (the paper's table 4); decoding only, sums over sums"
+    )
+    return console.table(columns, cells, title)
+
+
+def _text_cell(row: "Row") -> str:
+    if not row.generated.lossless:
+        return "lossy"
+    if row.sampled:
+        return "sampled"
+    same = row.num_texts - len(row.differences)
+    return f"{same} of {row.num_texts} the same"
+
+
+def _gap_table(rows: "Sequence[Row]") -> Any:
+    cells = [
+        [
+            row.generated.method,
+            console.duration(row.generated.step.latency_s),
+            console.duration(row.simulated.step.latency_s),
+            *(
+                _signed_ms(seconds)
+                for seconds in (
+                    row.gap.operators_s,
+                    row.gap.rest_s,
+                    row.gap.drafting_s,
+                    row.gap.engine_s,
+                )
+            ),
+        ]
+        for row in rows
+        if row.gap and row.simulated
+    ]
+    columns = ["method", "generated step", "simulated", "operators", "rest of model"]
+    title = "Where generated steps depart from simulated ones"
+    return console.table([*columns, "drafting", "engine"], cells, title)
+
+
+def _signed_ms(seconds: float) -> str:
+    return f"{1e3 * seconds:+.2f} ms"
+
+
+def _acceptance_table(rows: "Sequence[Row]") -> Any:
+    shown = [row for row in rows if row.survival]
+    depth = max((len(row.survival) for row in shown), default=0)
+    cells = [
+        [
+            row.generated.method,
+            *(f"{share:.3f}" for share in row.survival),
+            *[""] * (depth - len(row.survival)),
+        ]
+        for row in shown
+    ]
+    columns = ["method", *(str(place) for place in range(1, depth + 1))]
+    return console.table(columns, cells, "Share of steps that accept at least so many tokens")
+
+
+def assumed_speedups(rows: "Sequence[OverheadRow]", rates: Sequence[float]) -> Any:
+    """Overheads, and what they make of acceleration rates that were assumed."""
+    cells = [
+        [*_overhead_cells(row), f"{rate:.2f}", f"{rate / row.overhead:.2f}"]
+        for row, rate in zip(rows, rates, strict=True)
+    ]
+    columns = ["candidates", "step", "overhead", "simulated", "error", "tokens/step", "speedup"]
+    return console.table(columns, cells)
+
+
+def _overhead_cells(row: "OverheadRow") -> list[str]:
+    return [
+        str(row.num_candidates),
+        console.duration(row.step_s),
+        f"{row.overhead:.2f}",
+        f"{row.simulated_overhead:.2f}",
+        f"{row.error:+.0%}",
+    ]
+
+
+def _category_table(rows: "Sequence[Row]") -> Any:
+    shown = [row for row in rows[1:] if not row.is_library]
+    cells = [
+        [
+            category.category,
+            str(category.num_texts),
+            f"{category.tokens_per_s:.1f}",
+            *(
+                f"{row.by_category[index].acceleration_rate:.2f}, "
+                f"{row.by_category[index].speedup:.2f}x"
+                for row in shown
+            ),
+        ]
+        for index, category in enumerate(rows[0].by_category)
+    ]
+    columns = ["category", "texts", "vanilla tokens/s"]
+    columns += [row.generated.method for row in shown]
+    return console.table(columns, cells, "By category: tokens/step, speedup")
+
+
+def _difference_table(rows: "Sequence[Row]") -> Any:
+    cells = [
+        [
+            row.generated.method,
+            str(one.question + 1),
+            str(one.position + 1),
+            f"{one.token} for {one.baseline_token}",
+            f"{one.logit_gap:.2e}",
+        ]
+        for row in rows
+        for one in row.differences
+    ]
+    columns = ["method", "prompt", "new token", "token ids", "logit gap"]
+    return console.table(columns, cells, "First differences from vanilla (a gap near 0 is a tie)")
+
+
+def verdict(rows: "Sequence[Row]") -> list[str]:
+    contenders = [row for row in rows[1:] if not row.is_library]
+    words = [
+        f"vanilla: {row.tokens_per_s and rows[0].tokens_per_s / row.tokens_per_s:.2f}x the "
+        f"tokens/s of transformers' generate() in the same rounds."
+        for row in rows
+        if row.is_library
+    ]
+    if not contenders:
+        return words
+    row = max(contenders, key=lambda one: one.generated.speedup)
+    low, high = min(row.speedups), max(row.speedups)
+    name = row.generated.method
+    spread = f"{row.generated.speedup:.2f}x (rounds {low:.2f} to {high:.2f})"
+    if len(row.speedups) < 2:
+        words.append(
+            f"Generated: {name} is the best at {row.generated.speedup:.2f}x, of one round."
+        )
+    elif low > 1:
+        words.append(f"Generated: {name} pays, {spread}.")
+    elif high > 1:
+        words.append(f"Generated: undecided; {name} is the best at {spread}.")
+    else:
+        words.append(f"Generated: nothing pays; {name} is the best at {spread}.")
+    return words
