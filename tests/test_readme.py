@@ -13,7 +13,7 @@ def test_every_output_shown_is_what_the_command_prints() -> None:
 
 def test_every_command_is_named() -> None:
     text = readme.README.read_text()
-    assert [name for name in COMMANDS if f"`{name}`" not in text] == []
+    assert [name for name in COMMANDS if text.count(f"\n| `{name}` |") != 1] == []
 
 
 def test_every_exit_code_is_documented_with_its_meaning() -> None:

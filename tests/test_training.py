@@ -186,6 +186,8 @@ def test_replay_takes_the_steps_that_generation_would_take() -> None:
     measured = known_ranks(rows, [0, 7])
     assert measured.steps([(0,), (0, 1)]) == ([0, 3, 4], 6 / 3)
     assert measured.steps([]) == ([0, 1, 2, 3, 4, 5], 1.0)
+    # With two candidates the likeliest path is head 1's first guess alone, at most 2 a step.
+    assert measured.replayed_rates([1, 2]) == {1: 1.0, 2: measured.steps([(0,)])[1]}
     # Right guesses past the text's end count for nothing.
     ending = known_ranks([[0, 0], [0, -2], [-2, -2]], [0, 3])
     assert ending.steps([(0,), (0, 0)]) == ([0], 2.0)
@@ -274,6 +276,35 @@ def test_heads_learn_to_count_ahead(tmp_path: Path, more: dict[str, Any]) -> Non
     assert done.coverage == 1.0
     _, chain = measured.steps([(0,), (0, 0), (0, 0, 0)])
     assert chain == pytest.approx(23 / 6)  # 4, 4, 4, 4, 4 and 3 to the end
+
+
+def seen_rows(tmp_path: Path, steps: int, seed: int = 0) -> list[int]:
+    """Which tokens of the training texts were trained on, told by their hidden states: each has a
+    dimension of its own, and a weight of the first block moves only with a row that is read."""
+    num_texts, length = 10, 10  # the last text is held out
+    count = num_texts * length
+    texts = Texts(
+        (torch.arange(count) % VOCAB).int(),
+        torch.eye(count).bfloat16(),
+        torch.arange(num_texts + 1) * length,
+        ("writing",) * num_texts,
+    )
+    backbone = Counter()
+    backbone.weight = torch.randn(VOCAB, count, generator=torch.Generator().manual_seed(1))
+    recipe = replace(RECIPE, steps=steps, rows=9, seed=seed)
+    done = train(backbone, texts, recipe, tmp_path / f"{steps}-{seed}.pt")
+    assert done is not None
+    return list(done.heads.first.weight.detach().abs().sum(dim=0).nonzero().flatten().tolist())
+
+
+def test_a_pass_trains_on_every_token_once_in_an_order_of_its_seed(tmp_path: Path) -> None:
+    # The last token of a text has nothing after it to say.
+    usable = [token for token in range(90) if token % 10 != 9]
+    assert seen_rows(tmp_path, steps=9) == usable
+    first = seen_rows(tmp_path, steps=1)
+    assert len(first) == 9
+    assert first != usable[:9]
+    assert first != seen_rows(tmp_path, steps=1, seed=1)
 
 
 @pytest.mark.parametrize("stops", [(1,), (25, 26, 59)])
@@ -416,6 +447,25 @@ def test_folder_begun_with_other_text_is_refused(model_folder: Path, tmp_path: P
     refused = run_train(model_folder, tmp_path, "--seed", "1")
     assert isinstance(refused.exception, MedusaBenchError)
     assert "begun with text_seed 0, and is now asked for 1" in refused.exception.message
+
+
+def test_heads_command_measures_what_training_measured(model_folder: Path, tmp_path: Path) -> None:
+    run_train(model_folder, tmp_path / "made")
+    arguments = ["heads", str(model_folder), str(tmp_path / "made"), "-o", str(tmp_path / "again")]
+    arguments += ["--max-new-tokens", "9"]
+    printed = CliRunner().invoke(cli.group, arguments, standalone_mode=False)
+    assert printed.exception is None, printed.exception
+    assert "2 heads, 1 residual block each, sharing the model's LM head" in printed.output
+    for name in ("accuracy.csv", "accuracy-paths.json"):
+        again = (tmp_path / "again" / name).read_text()
+        assert again == (tmp_path / "made" / name).read_text()
+    one = tmp_path / "one.jsonl"
+    one.write_text(json.dumps({"question_id": 1, "category": "sea", "turns": ["write about"]}))
+    more = ["--prompts", str(one), "--json"]
+    result = CliRunner().invoke(cli.group, [*arguments, *more], standalone_mode=False)
+    document = json.loads(result.stdout)
+    assert {row["text"] for row in document["accuracy"]} == {"answers to one.jsonl"}
+    assert document["replayed_acceleration_rate"]["64"] >= 1
 
 
 def test_unknown_models_and_missing_packages_are_said_with_a_hint(tmp_path: Path) -> None:

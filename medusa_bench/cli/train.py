@@ -1,6 +1,7 @@
 """`medusa-bench train`: Medusa heads for a model, from text that it writes itself."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,17 +196,33 @@ def _document(made: "Made", folder: Path) -> dict[str, Any]:
         "tokens": made.num_tokens,
         "texts": made.num_texts,
         "coverage": made.trained.coverage,
-        "accuracy": [
-            {
-                "text": measured.text,
-                "head": head + 1,
-                "samples": measured.samples(head),
-                "top_k": {str(k): measured.cumulative_accuracy(head, k) for k in _RANKS},
-            }
-            for measured in (made.held_out, made.on_prompts)
-            for head in range(measured.num_heads)
-        ],
+        "accuracy": accuracy_rows([made.held_out, made.on_prompts]),
     }
+
+
+def accuracy_rows(texts: "Sequence[Ranks]") -> list[dict[str, Any]]:
+    """For JSON: how often one of the first guesses of each head is right, text by text."""
+    return [
+        {
+            "text": measured.text,
+            "head": head + 1,
+            "samples": measured.samples(head),
+            "top_k": {str(k): measured.cumulative_accuracy(head, k) for k in _RANKS},
+        }
+        for measured in texts
+        for head in range(measured.num_heads)
+    ]
+
+
+def accuracy_table(texts: "Sequence[Ranks]") -> Any:
+    """The same as a table."""
+    columns = ("text", "head", "samples", *(f"top-{k} %" for k in _RANKS))
+    rows = [
+        (measured.text, str(head + 1), f"{measured.samples(head):,}", *_percent(measured, head))
+        for measured in texts
+        for head in range(measured.num_heads)
+    ]
+    return console.table(columns, rows)
 
 
 def _print(made: "Made", folder: Path, *, elapsed_s: float) -> None:
@@ -217,13 +234,7 @@ def _print(made: "Made", folder: Path, *, elapsed_s: float) -> None:
         f"{100 * made.trained.coverage:.1f} % of the held-out text.",
         markup=False,
     )
-    columns = ("text", "head", "samples", *(f"top-{k} %" for k in _RANKS))
-    rows = [
-        (measured.text, str(head + 1), f"{measured.samples(head):,}", *_percent(measured, head))
-        for measured in (made.held_out, made.on_prompts)
-        for head in range(measured.num_heads)
-    ]
-    out.print(console.table(columns, rows))
+    out.print(accuracy_table([made.held_out, made.on_prompts]))
     out.print(f"Written to {folder}; its folder work is needed only to go on.", markup=False)
 
 

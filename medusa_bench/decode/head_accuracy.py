@@ -113,6 +113,11 @@ class Ranks:
         begins, _ = self.steps(likeliest(self.path_probability(), num_candidates))
         return self.path_probability(begins)
 
+    def replayed_rates(self, counts: Iterable[int]) -> dict[int, float]:
+        """Tokens per step by num_candidates, each with the tree that suits this text best."""
+        probability = self.step_path_probability()
+        return {count: self.steps(likeliest(probability, count))[1] for count in counts}
+
 
 def likeliest(path_probability: Mapping[Path, float], num_candidates: int) -> list[Path]:
     """The tree of num_candidates, root included, with the most expected tokens."""

@@ -1,5 +1,6 @@
 """From a backbone to its Medusa heads: write text, train on it, measure, keep. Resumable."""
 
+import copy
 import csv
 import hashlib
 import io
@@ -15,6 +16,7 @@ import torch
 from medusa_bench import __version__
 from medusa_bench.decode import head_files, training_text
 from medusa_bench.decode.head_accuracy import Ranks, ranks, write_accuracy
+from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.prompts import Prompt, first_turn_ids
 from medusa_bench.decode.training import Recipe, Trained, train
 from medusa_bench.decode.training_prompts import training_prompts
@@ -107,8 +109,7 @@ def make_heads(
     )
     if answers is None:
         return None
-    # What is measured is what is saved: rounded to dtype.
-    heads = trained.heads.to(dtype).to(torch.float32)
+    heads = _as_saved(trained.heads, dtype)
     made = Made(
         trained,
         ranks(heads, trained.held_out, text=HELD_OUT_TEXT),
@@ -118,6 +119,16 @@ def make_heads(
     )
     _save(made, folder, name=name, text=text, recipe=recipe, dtype=dtype)
     return made
+
+
+@torch.no_grad()
+def _as_saved(heads: MedusaHeads, dtype: torch.dtype) -> MedusaHeads:
+    """The heads as a reader of their file has them: rounded, but for the LM head they share."""
+    rounded = copy.deepcopy(heads)
+    for name, parameter in rounded.named_parameters():
+        if name != "lm_head.weight":
+            parameter.copy_(parameter.to(dtype))
+    return rounded
 
 
 def _begin(work: Path, model: Any, name: str, text: Text) -> None:
@@ -187,6 +198,21 @@ def eos_ids(model: Any) -> tuple[int, ...]:
     return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
 
 
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    progress: Callable[[int], bool] = lambda _: True,
+) -> Texts | None:
+    """The model's greedy answers to the first turn of every prompt, all in one batch.
+
+    `progress` is told the tokens so far and stops it (None) by returning False.
+    """
+    asked = [first_turn_ids(tokenizer, prompt) for prompt in prompts]
+    return training_text.write(model, asked, max_new_tokens, eos_ids(model), progress)
+
+
 def _answers(
     model: Any,
     tokenizer: Any,
@@ -203,11 +229,11 @@ def _answers(
     if path.exists():
         return training_text.read([path])
     most = len(prompts) * max_new_tokens
-    answers = training_text.write(
+    answers = answer(
         model,
-        asked,
+        tokenizer,
+        prompts,
         max_new_tokens,
-        eos_ids(model),
         lambda tokens: progress(Stage.ANSWERING, tokens, most),
     )
     if answers is not None:
