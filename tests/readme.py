@@ -2,24 +2,74 @@
 
     python -m tests.readme
 
-A block whose first line is `$ medusa-bench ...` is run, in the repository's root, 80 columns wide.
+A block whose first line is `$ medusa-bench ...` is run, in the repository's root, 100 columns wide.
+A table after `<!-- methods of FILE -->` or `<!-- overheads of FILE -->` is made from that JSON of
+`compare --generate`, which is a measurement and cannot be run again to the same figures.
 """
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"```console\n(\$ medusa-bench [^\n]*)\n.*?```", re.DOTALL)
+_TABLE = re.compile(r"<!-- (methods|overheads) of (\S+) -->\n.*?(?=\n\n)", re.DOTALL)
 
 
 def render(text: str) -> str:
-    """The text with the output of each block's command in its place."""
-    return _BLOCK.sub(lambda match: f"```console\n{match[1]}\n{_output(match[1])}```", text)
+    """The text with each command's output, and each file's table, in its place."""
+    text = _BLOCK.sub(lambda match: f"```console\n{match[1]}\n{_output(match[1])}```", text)
+    return _TABLE.sub(
+        lambda match: f"<!-- {match[1]} of {match[2]} -->\n{_table(match[1], match[2])}", text
+    )
+
+
+def _table(kind: str, file: str) -> str:
+    document: dict[str, Any] = json.loads((ROOT / file).read_text())
+    rows = _METHOD_COLUMNS if kind == "methods" else _OVERHEAD_COLUMNS
+    lines = [rows, ["---"] * len(rows)]
+    if kind == "methods":
+        for method in document["methods"]:
+            speedups = method["speedups_by_round"]
+            generated, simulated = method["generated"], method["simulated"]
+            same = f"{method['num_identical_texts']} of {method['num_texts']}"
+            lines.append([*_method(generated, speedups), same])
+            if simulated and generated["method"] != "vanilla":
+                lines.append([*_method(simulated, simulated["speedup_interval"]), ""])
+    else:
+        lines += [
+            [
+                str(row["num_candidates"]),
+                f"{1e3 * row['step_s']:.1f}",
+                f"{row['overhead']:.2f}",
+                f"{row['simulated_overhead']:.2f}",
+                f"{row['error']:+.0%}",
+            ]
+            for row in document["overheads"]
+        ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_METHOD_COLUMNS = "method, source, tokens/s, tokens/step, overhead, speedup, same texts".split(", ")
+_OVERHEAD_COLUMNS = "candidates, step in ms, overhead, simulated, error".split(", ")
+
+
+def _method(one: dict[str, Any], speedups: Sequence[float]) -> list[str]:
+    return [
+        one["method"],
+        one["source"],
+        f"{one['tokens_per_s']:.1f}",
+        f"{one['acceleration_rate']:.2f}",
+        f"{one['overhead']:.2f}",
+        f"{one['speedup']:.2f} ({min(speedups):.2f} to {max(speedups):.2f})",
+    ]
 
 
 def commands(text: str) -> list[str]:

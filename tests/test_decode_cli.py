@@ -116,6 +116,8 @@ def test_all_methods_give_the_same_text_and_every_number(
     assert [row["num_candidates"] for row in found["overheads"]] == [1, 4, 8, 16, 32, 64]
     assert "float16" in found["how"]
     assert found["expectation"][0].startswith("Expected:")
+    assert found["command"].startswith("medusa-bench compare --generate")
+    assert set(found["versions"]) == {"medusa-bench", "torch", "transformers"}
 
 
 def test_the_tables_name_their_sources(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from medusa_bench.compare import StepLatency
 from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.attention import register
 from medusa_bench.decode.comparison import Entrant, Played, Question
@@ -205,6 +206,29 @@ def test_operators_and_the_rest_make_a_pass(model: DecoderModel) -> None:
     assert times.operators_share(4) == 17 / 35
 
 
+def test_a_machine_that_slows_down_widens_the_interval(model: DecoderModel) -> None:
+    now_s = tick_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += tick_s
+        return now_s
+
+    times = ModelTimes(model, SHAPE, [1, 4], 1, 20, clock=clock)
+    for pace_s in (1.0, 1.0, 2.0):
+        tick_s = pace_s
+        times.time_round(random.Random(0))
+    operators = times.operators_s(4)
+    assert (operators.low_s, operators.latency_s, operators.high_s) == (1, 1, 2)
+    assert times.simulated(1) == StepLatency(19, 19, 38)
+    one, four = foresee(times, [1, 4], HeadAccuracy(((0.5,),)), heads_s=19.0)
+    assert four.step == StepLatency(38, 38, 57)
+    # 1.5 tokens a step over an overhead of 2; either step may be at either pace.
+    assert four.speedup == 0.75
+    assert four.speedup_interval == pytest.approx((0.75 * 38 / 57, 0.75 * 38 / 19))
+    assert one.speedup_interval == (1, 1)
+
+
 def test_a_count_that_was_not_timed_is_not_simulated(model: DecoderModel) -> None:
     times = ticking(model)
     assert times.at(4) is not None
@@ -231,7 +255,8 @@ def test_a_count_that_pays_is_recommended_and_none_where_none_does(model: Decode
     _, dear = foresee(times, [1, 4], rates, heads_s=base_s)
     assert dear.overhead == 2
     assert best([one, dear]) is None
-    assert best([Foreseen(4, None, four.step, 1.0, None)]) is None
+    assert four.speedup_interval == pytest.approx((1.9, 1.9))  # a steady machine
+    assert best([Foreseen(4, None, four.step, four.step, None)]) is None
 
 
 def study(model: DecoderModel, **changes: Any) -> Study:

@@ -114,7 +114,7 @@ def command(
     if generating["generate"]:
         from medusa_bench.cli.generation import command as generation
 
-        generation.run(context.params, lambda name: _was_given(context, name))
+        generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
         return
     from medusa_bench import shapes
     from medusa_bench.acceptance import doubts

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 
 from medusa_bench import shapes
-from medusa_bench.compare import Comparison, Generation, StepLatency, compare_generation
+from medusa_bench.compare import (
+    Comparison,
+    Generation,
+    StepLatency,
+    compare_generation,
+    speedup_interval,
+)
 from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.acceptance import AcceptanceRule
 from medusa_bench.decode.comparison import Difference, Entrant, Played, Question
@@ -40,12 +46,23 @@ class Foreseen:
     num_candidates: int
     tree: CandidateTree | None  # grown from accuracies; None where none are known
     step: StepLatency
-    overhead: float
+    vanilla: StepLatency
     acceleration_rate: float | None
+
+    @property
+    def overhead(self) -> float:
+        return self.step.latency_s / self.vanilla.latency_s
 
     @property
     def speedup(self) -> float | None:
         return None if self.acceleration_rate is None else self.acceleration_rate / self.overhead
+
+    @property
+    def speedup_interval(self) -> tuple[float, float] | None:
+        """From how far the latencies spread; None where no speedup is known."""
+        if self.acceleration_rate is None:
+            return None
+        return speedup_interval(self.step, self.vanilla, self.acceleration_rate)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,6 +72,7 @@ class Foreseen:
             "overhead": self.overhead,
             "acceleration_rate": self.acceleration_rate,
             "speedup": self.speedup,
+            "speedup_interval": self.speedup_interval,
         }
 
 
@@ -65,7 +83,7 @@ def foresee(
 
     `times` must hold 1 and every count; heads_s is what the heads take, paid beyond 1 candidate.
     """
-    base_s = times.simulated(1).latency_s
+    vanilla = times.simulated(1)
     found = []
     for count in counts:
         step = times.simulated(count)
@@ -75,7 +93,7 @@ def foresee(
             )
         tree = grow(rates, count) if rates else None
         rate = expected_tokens(tree, rates) if rates and tree else None
-        found.append(Foreseen(count, tree, step, step.latency_s / base_s, rate))
+        found.append(Foreseen(count, tree, step, vanilla, rate))
     return found
 
 

@@ -1,11 +1,13 @@
 """`compare --generate` from its options to what it prints."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench import __version__
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.generation import entrants, loading, tables
 from medusa_bench.cli.generation.loading import Given
@@ -19,8 +21,11 @@ _LEAST_OVERHEAD = 0.95
 _REHEARSING = "Timing this machine's operators"
 
 
-def run(options: Mapping[str, Any], given: Given) -> None:
-    """Foresee, generate, and print both. Raises MedusaBenchError."""
+def run(options: Mapping[str, Any], given: Given, arguments: Sequence[str]) -> None:
+    """Foresee, generate, and print both; `arguments` are kept with what is measured.
+
+    Raises MedusaBenchError.
+    """
     import torch
 
     if options["threads"]:
@@ -29,12 +34,12 @@ def run(options: Mapping[str, Any], given: Given) -> None:
         attention = "grouped_sdpa" if options["device"] == "cpu" else "sdpa"
         options = {**options, "attention": attention}
     if options["weights"] == "random":
-        _run_random(options, given)
+        _run_random(options, given, arguments)
     else:
-        _run_real(options, given)
+        _run_real(options, given, arguments)
 
 
-def _run_real(options: Mapping[str, Any], given: Given) -> None:
+def _run_real(options: Mapping[str, Any], given: Given, arguments: Sequence[str]) -> None:
     loaded = loading.load(options, given)
     study = loaded.study
     swept_on = options["gpu"][0] if given("gpu") else None
@@ -67,7 +72,7 @@ def _run_real(options: Mapping[str, Any], given: Given) -> None:
     if options["as_json"]:
         console.print_json(
             {
-                **_setting(study),
+                **_setting(study, arguments),
                 "foreseen": [row.as_dict() for row in foreseen],
                 "expectation": words,
                 "methods": [row.as_dict() for row in rows],
@@ -97,7 +102,7 @@ def _play(study: "Study", contest: entrants.Contest, num_rounds: int) -> "list[P
     return played
 
 
-def _run_random(options: Mapping[str, Any], given: Given) -> None:
+def _run_random(options: Mapping[str, Any], given: Given, arguments: Sequence[str]) -> None:
     """Overheads of a shape with random weights; acceptance from a named model."""
     from medusa_bench import acceptance
     from medusa_bench.decode.operator_times import ModelTimes
@@ -117,9 +122,7 @@ def _run_random(options: Mapping[str, Any], given: Given) -> None:
     if options["as_json"]:
         console.print_json(
             {
-                "model": study.shape.name,
-                "device": study.device,
-                "how": study.how,
+                **_setting(study, arguments),
                 "acceptance_source": f"assumed, not generated: {law.name}",
                 "overheads": [
                     {
@@ -138,8 +141,17 @@ def _run_random(options: Mapping[str, Any], given: Given) -> None:
     out.print(tables.assumed_speedups(rows, rates))
 
 
-def _setting(study: "Study") -> dict[str, Any]:
+def _setting(study: "Study", arguments: Sequence[str]) -> dict[str, Any]:
+    import torch
+    import transformers
+
     return {
+        "command": shlex.join(["medusa-bench", *arguments]),
+        "versions": {
+            "medusa-bench": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "model": study.shape.name,
         "device": study.device,
         "how": study.how,

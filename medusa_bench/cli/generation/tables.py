@@ -20,7 +20,8 @@ def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
         return ["Expected: Medusa does not pay here with any number of candidates."]
     return [
         f"Expected: Medusa pays, most with {row.num_candidates} candidates: {row.speedup:.2f}x "
-        f"({row.acceleration_rate:.2f} tokens/step over an overhead of {row.overhead:.2f})."
+        f"({row.acceleration_rate:.2f} tokens/step over an overhead of {row.overhead:.2f}; "
+        f"{_interval(row.speedup_interval)} with how the machine varied)."
     ]
 
 
@@ -32,11 +33,14 @@ def foreseen(rows: "Sequence[Foreseen]") -> Any:
             f"{row.overhead:.2f}",
             "" if row.acceleration_rate is None else f"{row.acceleration_rate:.2f}",
             "" if row.speedup is None else f"{row.speedup:.2f}x",
+            _interval(row.speedup_interval),
         ]
         for row in rows
     ]
     title = "Before generating: simulated from this machine's operators"
-    return console.table(["candidates", "step", "overhead", "tokens/step", "speedup"], cells, title)
+    return console.table(
+        ["candidates", "step", "overhead", "tokens/step", "speedup", "spread"], cells, title
+    )
 
 
 def results(rows: "Sequence[Row]", overheads: "Sequence[OverheadRow]") -> list[Any]:
@@ -69,7 +73,7 @@ def _method_table(rows: "Sequence[Row]") -> Any:
                 f"{generated.acceleration_rate:.2f}",
                 f"{generated.overhead:.2f}",
                 f"{generated.speedup:.2f}x",
-                f"{min(row.speedups):.2f} to {max(row.speedups):.2f}",
+                _interval((min(row.speedups), max(row.speedups))),
                 console.duration(row.prefill_s),
                 _text_cell(row),
                 "" if row.joules_per_token is None else f"{row.joules_per_token:.2f}",
@@ -77,7 +81,6 @@ def _method_table(rows: "Sequence[Row]") -> Any:
         )
         if row.simulated:
             simulated = row.simulated
-            low, high = simulated.speedup_interval
             cells.append(
                 [
                     "",
@@ -87,18 +90,22 @@ def _method_table(rows: "Sequence[Row]") -> Any:
                     f"{simulated.acceleration_rate:.2f}",
                     f"{simulated.overhead:.2f}",
                     f"{simulated.speedup:.2f}x",
-                    f"{low:.2f} to {high:.2f}",
+                    _interval(simulated.speedup_interval),
                     "",
                     "",
                     "",
                 ]
             )
     columns = ["method", "source", "candidates", "tokens/s", "tokens/step", "overhead", "speedup"]
-    columns += ["rounds", "prefill", "text", "J/token"]
+    columns += ["spread", "prefill", "text", "J/token"]
     title = (
         "Acceleration rate, overhead, speedup (the paper's table 4); decoding only, sums over sums"
     )
     return console.table(columns, cells, title)
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def _text_cell(row: "Row") -> str:
