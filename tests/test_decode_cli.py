@@ -10,8 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medusa_bench import cli
+from medusa_bench.cli.generation import tables
+from medusa_bench.compare import StepLatency
 from medusa_bench.decode import head_files
 from medusa_bench.decode.heads import MedusaHeads
+from medusa_bench.decode.study import Foreseen
 
 WORDS = "<unk> sea sky sun day sand wave wind blue gold calm".split()
 
@@ -118,6 +121,20 @@ def test_all_methods_give_the_same_text_and_every_number(
     assert found["expectation"][0].startswith("Expected:")
     assert found["command"].startswith("medusa-bench compare --generate")
     assert set(found["versions"]) == {"medusa-bench", "torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("step_s", "high_s", "words"),
+    [
+        (1.2, 1.3, "Medusa pays, most with 4 candidates: 1.25x (1.50 tokens/step"),
+        (1.2, 1.6, "Medusa may pay, most with 4 candidates: 1.25x (1.50 tokens/step"),
+        (1.6, 1.7, "Medusa does not pay here with any number of candidates"),
+    ],
+)
+def test_what_is_expected_says_how_sure_that_is(step_s: float, high_s: float, words: str) -> None:
+    vanilla, step = StepLatency(1, 1, 1), StepLatency(step_s, step_s, high_s)
+    rows = [Foreseen(1, None, vanilla, vanilla, 1.0), Foreseen(4, None, step, vanilla, 1.5)]
+    assert words in tables.expectation(rows)[0]
 
 
 def test_the_tables_name_their_sources(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

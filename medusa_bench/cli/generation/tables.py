@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
+    """What to expect, before anything is generated."""
     from medusa_bench.decode.study import best
 
     if all(row.speedup is None for row in foreseen):
@@ -18,14 +19,16 @@ def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
     row = best(foreseen)
     if row is None:
         return ["Expected: Medusa does not pay here with any number of candidates."]
+    pays = "pays" if (row.speedup_interval or (0.0,))[0] > 1 else "may pay"
     return [
-        f"Expected: Medusa pays, most with {row.num_candidates} candidates: {row.speedup:.2f}x "
+        f"Expected: Medusa {pays}, most with {row.num_candidates} candidates: {row.speedup:.2f}x "
         f"({row.acceleration_rate:.2f} tokens/step over an overhead of {row.overhead:.2f}; "
         f"{_interval(row.speedup_interval)} with how the machine varied)."
     ]
 
 
 def foreseen(rows: "Sequence[Foreseen]") -> Any:
+    """What each number of candidates is expected to cost and to bring."""
     cells = [
         [
             str(row.num_candidates),
@@ -44,6 +47,7 @@ def foreseen(rows: "Sequence[Foreseen]") -> Any:
 
 
 def results(rows: "Sequence[Row]", overheads: "Sequence[OverheadRow]") -> list[Any]:
+    """All tables of what was generated, the paper's table 4 first."""
     parts = [_method_table(rows)]
     if any(row.gap for row in rows):
         parts.append(_gap_table(rows))
@@ -217,6 +221,7 @@ def _difference_table(rows: "Sequence[Row]") -> Any:
 
 
 def verdict(rows: "Sequence[Row]") -> list[str]:
+    """What the rounds say: does anything pay, and is vanilla itself a fair baseline?"""
     contenders = [row for row in rows[1:] if not row.is_library]
     words = [
         f"vanilla: {row.tokens_per_s and rows[0].tokens_per_s / row.tokens_per_s:.2f}x the "
