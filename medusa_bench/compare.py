@@ -53,7 +53,7 @@ def speedup_interval(
     Their errors are taken as independent of each other; products that share one model are not, so
     this is rather too wide than too narrow.
     """
-    speedup = acceleration_rate * vanilla.latency_s / step.latency_s
+    speedup = acceleration_rate / (step.latency_s / vanilla.latency_s)
     if step == vanilla:
         return speedup, speedup
     slower = math.hypot(

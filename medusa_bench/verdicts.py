@@ -93,10 +93,10 @@ def _how_sure(chosen: Sequence[Comparison]) -> str:
     unsure = [row for row in chosen if row.outcome is Outcome.UNCERTAIN]
     if unsure:
         return (
-            f"How sure: uncertain at {_batches(unsure)}, where the 90 % interval of the speedup "
+            f"How sure: uncertain at {_batches(unsure)}, where the interval of the speedup "
             f"crosses 1; {basis}."
         )
-    return f"How sure: the 90 % interval of no speedup recommended here crosses 1; {basis}."
+    return f"How sure: the interval of no speedup recommended here crosses 1; {basis}."
 
 
 def _needed(row: Comparison, rows: Sequence[Comparison]) -> list[str]:

@@ -31,7 +31,7 @@ def test_verdict_names_the_sizes_the_limit_and_what_is_needed() -> None:
 
 def test_verdict_says_where_it_is_uncertain() -> None:
     words = sentences(acceptance.PAPER, 0.3)
-    assert "uncertain at batch size 64, where the 90 % interval" in words
+    assert "uncertain at batch size 64, where the interval" in words
 
 
 def test_verdict_says_when_nothing_pays() -> None:
