@@ -42,7 +42,8 @@ def _table(kind: str, file: str) -> str:
             same = f"{method['num_identical_texts']} of {method['num_texts']}"
             lines.append([*_method(generated, speedups), same])
             if simulated and generated["method"] != "vanilla":
-                lines.append([*_method(simulated, simulated["speedup_interval"]), ""])
+                interval = (simulated["speedup_low"], simulated["speedup_high"])
+                lines.append([*_method(simulated, interval), ""])
     else:
         lines += [
             [

@@ -231,8 +231,22 @@ def test_a_machine_that_slows_down_widens_the_interval(model: DecoderModel) -> N
 
 def test_a_count_that_was_not_timed_is_not_simulated(model: DecoderModel) -> None:
     times = ticking(model)
-    assert times.at(4) is not None
-    assert times.at(5) is None
+    assert times.mean({4: 1}) == times.simulated(4)
+    assert times.mean({4: 1, 5: 1}) is None
+
+
+def test_steps_of_several_sizes_are_simulated_by_how_often_each_was_taken(
+    model: DecoderModel,
+) -> None:
+    swept = SweptProducts(LinearInRows(), Dtype.FLOAT32)
+    clock: Any = itertools.count().__next__
+    times = ModelTimes(model, SHAPE, [1, 4], 1, 20, swept=swept, clock=clock)
+    times.time_round(random.Random(0))
+    one_s, four_s = times.simulated(1).latency_s, times.simulated(4).latency_s
+    assert four_s > one_s
+    mixed = times.mean({1: 3, 4: 1})
+    assert mixed is not None
+    assert mixed.latency_s == pytest.approx((3 * one_s + four_s) / 4)
 
 
 def test_timing_leaves_the_model_as_it_was(model: DecoderModel) -> None:

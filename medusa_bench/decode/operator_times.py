@@ -8,7 +8,7 @@ that a simulated step and a generated one differ by nothing but the company oper
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -204,6 +204,8 @@ class ModelTimes:
         self._timers = {
             count: PassTimer(model, cache, count, seq_len, clock=clock) for count in sorted(counts)
         }
+        # Calls hold what they were given; a GPU's memory has no room for that of every count.
+        self._keeps_operators = model.device.type == "cpu"
         self._operators: dict[int, list[Call]] = {}
         self._alone_s: dict[int, list[float]] = {}
         self._within: dict[int, list[WithinPass]] = {}
@@ -220,11 +222,10 @@ class ModelTimes:
         for count in dice.sample(turns, len(turns)):
             timer = self._timers[count]
             if self._swept is None:
-                if count not in self._operators:
-                    self._operators[count] = timer.operators()
-                    timer.time(self._operators[count])  # chooses kernels
-                alone_s = timer.time(self._operators[count])
-                self._alone_s.setdefault(count, []).append(alone_s)
+                calls = self._operators.get(count) or timer.operators()
+                if self._keeps_operators:
+                    self._operators[count] = calls
+                self._alone_s.setdefault(count, []).append(timer.time(calls))
             if self._has_rest:
                 self._within.setdefault(count, []).append(timer.within())
 
@@ -258,12 +259,18 @@ class ModelTimes:
             operators.high_s + rest.high_s,
         )
 
-    def at(self, num_candidates: int) -> StepLatency | None:
-        """`simulated`, or None for a number of candidates that was not timed."""
+    def mean(self, turns: Mapping[int, int]) -> StepLatency | None:
+        """Of passes over so many candidates so often; None where one was not timed."""
         try:
-            return self.simulated(num_candidates)
+            steps = [(self.simulated(count), often) for count, often in turns.items()]
         except KeyError:
             return None
+        total = sum(turns.values())
+        return StepLatency(
+            sum(step.latency_s * often for step, often in steps) / total,
+            sum(step.low_s * often for step, often in steps) / total,
+            sum(step.high_s * often for step, often in steps) / total,
+        )
 
 
 _PARTS = 3

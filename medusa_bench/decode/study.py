@@ -6,6 +6,7 @@ the operators, the rest of the model, drafting, and the engine's own time.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,13 +67,15 @@ class Foreseen:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+        low, high = self.speedup_interval or (None, None)
         return {
             "num_candidates": self.num_candidates,
             "step_latency_s": self.step.latency_s,
             "overhead": self.overhead,
             "acceleration_rate": self.acceleration_rate,
             "speedup": self.speedup,
-            "speedup_interval": self.speedup_interval,
+            "speedup_low": low,
+            "speedup_high": high,
         }
 
 
@@ -340,9 +343,13 @@ class Study:
             sampled = self.rule is not None
             simulated = None
             if times and drafting_s and entrant.name in drafting_s and not entrant.is_library:
-                expected = (rates or {}).get(entrant.name)
                 simulated = self._simulated(
-                    generated, times, drafting_s[entrant.name], expected, rate_source
+                    generated,
+                    own,
+                    times,
+                    drafting_s=drafting_s[entrant.name],
+                    expected_rate=(rates or {}).get(entrant.name),
+                    rate_source=rate_source,
                 )
             found.append(
                 Row(
@@ -360,7 +367,7 @@ class Study:
                     by_category=self._by_category(own, baseline),
                     joules_per_token=rounds.joules_per_token(own),
                     simulated=simulated,
-                    gap=_gap(own, simulated, times, drafting_s[entrant.name])
+                    gap=_gap(own, times, drafting_s[entrant.name])
                     if simulated and times and drafting_s
                     else None,
                     is_library=entrant.is_library,
@@ -399,13 +406,16 @@ class Study:
     def _simulated(
         self,
         generated: Comparison,
+        played: Sequence[Played],
         times: ModelTimes,
+        *,
         drafting_s: float,
         expected_rate: float | None,
         rate_source: str,
     ) -> Comparison | None:
-        verify = times.at(generated.num_candidates)
-        vanilla = times.at(1)
+        steps = [step for one in played for step in one.output.steps]
+        verify = times.mean(Counter(step.num_nodes for step in steps)) if steps else None
+        vanilla = times.mean({1: 1})
         if verify is None or vanilla is None:
             return None
         return replace(
@@ -449,21 +459,22 @@ class Study:
         return tuple(found)
 
 
-def _gap(
-    played: Sequence[Played], simulated: Comparison, times: ModelTimes, drafting_s: float
-) -> Gap | None:
+def _gap(played: Sequence[Played], times: ModelTimes, drafting_s: float) -> Gap | None:
+    """Means over the steps; None where passes were not split into operators and the rest."""
     steps = [step for one in played for step in one.output.steps]
-    share = times.operators_share(simulated.num_candidates)
-    if share is None or not steps:
-        return None
-    count = len(steps)
-    verify_s = sum(step.verify_s for step in steps) / count
-    draft_s = sum(step.draft_s for step in steps) / count
-    step_s = sum(one.output.decode_s for one in played) / count
-    operators_s = times.operators_s(simulated.num_candidates).latency_s
+    operators_s = rest_s = verify_s = draft_s = 0.0
+    for step in steps:
+        share = times.operators_share(step.num_nodes)
+        if share is None:
+            return None
+        operators_s += step.verify_s * share - times.operators_s(step.num_nodes).latency_s
+        rest_s += step.verify_s * (1 - share) - times.rest_s(step.num_nodes).latency_s
+        verify_s += step.verify_s
+        draft_s += step.draft_s
+    decode_s = sum(one.output.decode_s for one in played)
     return Gap(
-        operators_s=verify_s * share - operators_s,
-        rest_s=verify_s * (1 - share) - times.rest_s(simulated.num_candidates).latency_s,
-        drafting_s=draft_s - drafting_s,
-        engine_s=step_s - verify_s - draft_s,
+        operators_s=operators_s / len(steps),
+        rest_s=rest_s / len(steps),
+        drafting_s=draft_s / len(steps) - drafting_s,
+        engine_s=(decode_s - verify_s - draft_s) / len(steps),
     )
