@@ -1,5 +1,7 @@
 """The command line as a whole: what it loads, how it fails."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -58,6 +60,30 @@ def test_wrong_name_is_an_error_with_a_hint(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().err
     assert "Error: No profile named 'a100'." in said
     assert "Hint: did you mean a100-40gb" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, ExitCode.STORAGE),
+        (errno.EROFS, ExitCode.STORAGE),
+        (errno.EACCES, ExitCode.ERROR),
+    ],
+)
+def test_what_cannot_be_written_is_a_sentence_whichever_command_tries(
+    number: int,
+    code: ExitCode,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr(cli.group, "invoke", refuse)
+    assert cli.run(["doctor"]) == code
+    said = capsys.readouterr().err
+    assert f"Error: some/file: {os.strerror(number)}." in said
+    assert ("Hint: make room, or" in said) is (code is ExitCode.STORAGE)
 
 
 def test_reader_that_goes_away_is_no_error() -> None:

@@ -1,7 +1,9 @@
 """Training heads: the text, what is learnt from it, and that a killed run loses nothing."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -440,6 +442,22 @@ def test_train_command_stopped_by_its_time_goes_on_to_the_same_heads(
         heads_in(tmp_path / name, model_folder).state_dict() for name in ("broken", "unbroken")
     )
     assert all(torch.equal(broken[name], unbroken[name]) for name in unbroken)
+
+
+def test_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trained(tmp_path, progress=lambda step, _: step < 30) is None
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        trained(tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert trained(tmp_path) is not None
 
 
 def test_folder_begun_with_other_text_is_refused(model_folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: one file per command here, loaded only when it is called."""
 
+import errno
 import importlib
 import io
 import os
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from medusa_bench import __version__
-from medusa_bench.errors import ExitCode, MedusaBenchError
+from medusa_bench.errors import ExitCode, MedusaBenchError, StorageError
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
@@ -106,11 +107,26 @@ def run(args: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MedusaBenchError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"Hint: {error.hint}", err=True)
-        return error.exit_code
+        return _say(error)
     except BrokenPipeError:
         # The reader (head, less) has gone; keep the interpreter from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        if error.strerror is None:
+            raise  # not the system's word on a file
+        return _say(_of_system(error))
+
+
+def _say(error: MedusaBenchError) -> ExitCode:
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def _of_system(error: OSError) -> MedusaBenchError:
+    sentence = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        return StorageError(sentence, hint="make room, or write elsewhere, and repeat the command.")
+    return MedusaBenchError(sentence)

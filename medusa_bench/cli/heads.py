@@ -67,6 +67,8 @@ def command(
     from medusa_bench.decode.head_accuracy import ranks, write_accuracy
 
     asked = prompt_files.read(prompts or prompt_files.OWN)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
         backbone, tokenizer = models.load(model, device=device)
     loaded = head_files.load(heads, backbone)
@@ -87,7 +89,6 @@ def command(
     measured = ranks(loaded, answers, text=name)
     rates = measured.replayed_rates(_COUNTS)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         write_accuracy(measured, output, "accuracy", model=model)
     if as_json:
         console.print_json(

@@ -5,8 +5,8 @@ Source: arXiv 2401.10774, sections 2.2.1 and 2.3.2. A killed run goes on from it
 and ends with the same heads as an unbroken one.
 """
 
+import io
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medusa_bench.decode.head_accuracy import ranks, targets
+from medusa_bench.decode.head_files import write_whole
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training_text import Texts
 from medusa_bench.errors import MedusaBenchError
@@ -236,24 +237,21 @@ class _Work:
         return mean
 
     def save(self, path: Path, identity: dict[str, Any], curves: list[Curve]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        with beside.open("wb") as file:
-            torch.save(
-                {
-                    "identity": identity,
-                    "step": self.step,
-                    "heads": [parameter.detach() for parameter in self._trained],
-                    "optimizer": self._optimizer.state_dict(),
-                    "schedule": self._schedule.state_dict(),
-                    "losses": self._losses,
-                    "curves": [asdict(curve) for curve in curves],
-                },
-                file,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        # By way of memory: torch.save hides a full disk behind an error of its own.
+        content = io.BytesIO()
+        torch.save(
+            {
+                "identity": identity,
+                "step": self.step,
+                "heads": [parameter.detach() for parameter in self._trained],
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self._schedule.state_dict(),
+                "losses": self._losses,
+                "curves": [asdict(curve) for curve in curves],
+            },
+            content,
+        )
+        write_whole(path, content.getvalue())
 
     def resume(self, path: Path, identity: dict[str, Any]) -> list[Curve]:
         """Go on from a checkpoint if there is one; the curves so far."""

@@ -141,7 +141,7 @@ def _gap_table(rows: "Sequence[Row]") -> Any:
         if row.gap and row.simulated
     ]
     columns = ["method", "generated step", "simulated", "operators", "rest of model"]
-    title = "Where generated steps depart from simulated ones"
+    title = "Where generated steps (means) depart from simulated ones (medians)"
     return console.table([*columns, "drafting", "engine"], cells, title)
 
 
