@@ -3,7 +3,7 @@
     python -m tests.readme
 
 A block whose first line is `$ medusa-bench ...` is run, in the repository's root, 100 columns wide.
-A table after `<!-- methods of FILE -->` or `<!-- overheads of FILE -->` is made from that JSON of
+A table after `<!-- foreseen of FILE -->`, or methods or overheads, is made from that JSON of
 `compare --generate`, which is a measurement and cannot be run again to the same figures.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"```console\n(\$ medusa-bench [^\n]*)\n.*?```", re.DOTALL)
-_TABLE = re.compile(r"<!-- (methods|overheads) of (\S+) -->\n.*?(?=\n\n)", re.DOTALL)
+_TABLE = re.compile(r"<!-- (foreseen|methods|overheads) of (\S+) -->\n.*?(?=\n\n)", re.DOTALL)
 
 
 def render(text: str) -> str:
@@ -33,33 +33,36 @@ def render(text: str) -> str:
 
 def _table(kind: str, file: str) -> str:
     document: dict[str, Any] = json.loads((ROOT / file).read_text())
-    rows = _METHOD_COLUMNS if kind == "methods" else _OVERHEAD_COLUMNS
-    lines = [rows, ["---"] * len(rows)]
-    if kind == "methods":
-        for method in document["methods"]:
-            speedups = method["speedups_by_round"]
-            generated, simulated = method["generated"], method["simulated"]
-            same = f"{method['num_identical_texts']} of {method['num_texts']}"
-            lines.append([*_method(generated, speedups), same])
-            if simulated and generated["method"] != "vanilla":
-                interval = (simulated["speedup_low"], simulated["speedup_high"])
-                lines.append([*_method(simulated, interval), ""])
-    else:
-        lines += [
-            [
-                str(row["num_candidates"]),
-                f"{1e3 * row['step_s']:.1f}",
-                f"{row['overhead']:.2f}",
-                f"{row['simulated_overhead']:.2f}",
-                f"{row['error']:+.0%}",
-            ]
-            for row in document["overheads"]
-        ]
+    columns = _COLUMNS[kind].split(", ")
+    rows: list[list[str]] = []
+    match kind:
+        case "foreseen":
+            for row in document["foreseen"]:
+                spread = f"{row['speedup_low']:.2f} to {row['speedup_high']:.2f}"
+                rates = [f"{row[key]:.2f}" for key in ("acceleration_rate", "overhead", "speedup")]
+                rows.append([str(row["num_candidates"]), *rates[:2], f"{rates[2]} ({spread})"])
+        case "methods":
+            for method in document["methods"]:
+                generated, simulated = method["generated"], method["simulated"]
+                same = f"{method['num_identical_texts']} of {method['num_texts']}"
+                rows.append([*_method(generated, method["speedups_by_round"]), same])
+                if simulated and generated["method"] != "vanilla":
+                    interval = (simulated["speedup_low"], simulated["speedup_high"])
+                    rows.append([*_method(simulated, interval), ""])
+        case "overheads":
+            for row in document["overheads"]:
+                ratios = [f"{row[key]:.2f}" for key in ("overhead", "simulated_overhead")]
+                step = f"{1e3 * row['step_s']:.1f}"
+                rows.append([str(row["num_candidates"]), step, *ratios, f"{row['error']:+.0%}"])
+    lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-_METHOD_COLUMNS = "method, source, tokens/s, tokens/step, overhead, speedup, same texts".split(", ")
-_OVERHEAD_COLUMNS = "candidates, step in ms, overhead, simulated, error".split(", ")
+_COLUMNS = {
+    "foreseen": "candidates, tokens/step, overhead, speedup",
+    "methods": "method, source, tokens/s, tokens/step, overhead, speedup, same texts",
+    "overheads": "candidates, step in ms, overhead, simulated, error",
+}
 
 
 def _method(one: dict[str, Any], speedups: Sequence[float]) -> list[str]:
