@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medusa_bench import cli
 from medusa_bench.cli.generation import tables
@@ -15,25 +15,18 @@ from medusa_bench.compare import StepLatency
 from medusa_bench.decode import head_files
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.study import Foreseen
+from tests.tiny_models import tiny_llama
 
 WORDS = "<unk> sea sky sun day sand wave wind blue gold calm".split()
 
 
 def save_model(folder: Path, seed: int, words: list[str] = WORDS) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=len(words),
-            max_position_embeddings=128,
-            initializer_range=0.4,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+    model = tiny_llama(
+        seed=seed,
+        vocab_size=len(words),
+        max_position_embeddings=128,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     tokenizer = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(words)}, "<unk>")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from medusa_bench.compare import StepLatency
 from medusa_bench.decode import comparison as rounds
@@ -33,29 +32,14 @@ from medusa_bench.operators import Family
 from medusa_bench.shapes import ModelShape
 from medusa_bench.trees import HeadAccuracy
 from tests.latency_fakes import LinearInRows
+from tests.tiny_models import tiny_llama
 
 SHAPE = ModelShape("tiny", 32, 48, 2, 4, 2, 8, vocab_size=29)
 
 
-def tiny(attention: str) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=29,
-        max_position_embeddings=64,
-        initializer_range=0.4,
-    )
-    config._attn_implementation = attention
-    return LlamaForCausalLM(config)
-
-
 @pytest.fixture(scope="module")
 def model() -> DecoderModel:
-    return DecoderModel(tiny(register()))
+    return DecoderModel(tiny_llama(attention=register()))
 
 
 def output(
@@ -177,7 +161,7 @@ def pass_timer(model: DecoderModel, num_candidates: int, **clock: Any) -> PassTi
 
 def test_the_operators_of_a_pass_are_those_of_the_operator_table() -> None:
     # Eager attention is two plain products, which torch counts; sdpa's on a CPU it does not.
-    timer = pass_timer(DecoderModel(tiny("eager")), 4)
+    timer = pass_timer(DecoderModel(tiny_llama(attention="eager")), 4)
     calls = timer.operators()
     with FlopCounterMode(display=False) as counter:
         timer.time(calls)

@@ -27,19 +27,10 @@ from medusa_bench.decode.self_speculative import SelfSpeculative
 from medusa_bench.decode.speculative import Speculative
 from medusa_bench.decode.vanilla import Vanilla
 from medusa_bench.errors import MedusaBenchError, UnsupportedModelError
+from tests.tiny_models import SIZES
 
-VOCAB_SIZE = 29
+VOCAB_SIZE = SIZES["vocab_size"]
 NEW_TOKENS = 16
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": VOCAB_SIZE,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.4,  # wide, so that the texts are not one token repeated
-}
 FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig(**{**SIZES, "num_key_value_heads": 4})),
     "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=None)),

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from medusa_bench.decode.engine import Engine
 from medusa_bench.decode.lookup import Lookup
@@ -11,23 +10,7 @@ from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.packing import PackedLinear, Packing, pack
 from medusa_bench.decode.vanilla import Vanilla
 from medusa_bench.errors import MedusaBenchError
-
-
-def tiny_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=29,
-            max_position_embeddings=64,
-            initializer_range=0.4,
-            tie_word_embeddings=True,
-        )
-    ).eval()
+from tests.tiny_models import tiny_llama
 
 
 @pytest.mark.parametrize("packing", [Packing.ONEDNN, Packing.FLOAT16])
@@ -44,7 +27,7 @@ def test_a_packed_layer_multiplies_as_the_layer_did(packing: Packing, num_rows: 
 
 @pytest.mark.parametrize("packing", [Packing.ONEDNN, Packing.FLOAT16])
 def test_a_packed_model_decodes_alike_by_every_method(packing: Packing) -> None:
-    model = tiny_llama()
+    model = tiny_llama(tie_word_embeddings=True)
     embedding = model.get_input_embeddings().weight.clone()
     pack(model, packing)
     assert not any(type(module) is nn.Linear for module in model.modules())
@@ -67,7 +50,7 @@ def test_a_packed_model_decodes_alike_by_every_method(packing: Packing) -> None:
 
 
 def test_weights_that_float16_cannot_hold_are_refused() -> None:
-    model = tiny_llama()
+    model = tiny_llama(tie_word_embeddings=True)
     model.lm_head.weight.data[0, 0] = 1e5
     with pytest.raises(MedusaBenchError, match=r"lm_head has weights past 65504"):
         pack(model, Packing.FLOAT16)
@@ -75,4 +58,4 @@ def test_weights_that_float16_cannot_hold_are_refused() -> None:
 
 def test_float16_packing_asks_for_float32_rows() -> None:
     with pytest.raises(MedusaBenchError, match="the model is bfloat16"):
-        pack(tiny_llama().bfloat16(), Packing.FLOAT16)
+        pack(tiny_llama(tie_word_embeddings=True).bfloat16(), Packing.FLOAT16)
