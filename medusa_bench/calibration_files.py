@@ -20,7 +20,8 @@ from medusa_bench.calibration import (
     Residual,
 )
 from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import InvalidFileError, StorageError
+from medusa_bench.errors import InvalidFileError
+from medusa_bench.files import write_whole
 from medusa_bench.gaussian_process import GaussianProcess
 from medusa_bench.measurements import Timing
 from medusa_bench.operators import Product
@@ -55,13 +56,7 @@ def read(path: Path) -> Calibration:
 
 def write(calibration: Calibration, path: Path) -> None:
     """Replace the file as a whole. Raises StorageError."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(_lines(encode(calibration)), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from None
+    write_whole(path, _lines(encode(calibration)).encode())
 
 
 def encode(calibration: Calibration) -> JsonObject:

@@ -25,6 +25,7 @@ from medusa_bench.errors import (
     InvalidFileError,
     StorageError,
 )
+from medusa_bench.files import replace_file
 from medusa_bench.measurements import (
     Environment,
     Estimate,
@@ -195,7 +196,7 @@ class Writer:
 
     def _write_run(self, run: Run) -> None:
         with _storing(self.path):
-            _replace_file(self.path / RUN_FILE, encode_run(run))
+            replace_file(self.path / RUN_FILE, encode_run(run))
         self._run = run
 
 
@@ -352,21 +353,6 @@ def _lock(fd: int, path: Path) -> None:
         f"Another process is writing to {path}.",
         hint="wait for it, or write to another folder (-o).",
     )
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, and a crash, sees the old or the new one as a whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training import Recipe, Trained, proposable_tokens, split, train
 from medusa_bench.decode.training_prompts import training_prompts
 from medusa_bench.decode.training_text import Texts
-from medusa_bench.errors import MedusaBenchError
+from medusa_bench.errors import MedusaBenchError, StorageError
 from medusa_bench.report import training as report
 
 VOCAB, HIDDEN = 96, 16
@@ -453,7 +453,7 @@ def test_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
         patch.setattr(os, "fsync", full)
         trained(tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

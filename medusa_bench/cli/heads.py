@@ -68,6 +68,7 @@ def command(
 
     asked = prompt_files.read(prompts or prompt_files.OWN)
     if output:
+        # Before minutes of measuring: a folder that cannot be made loses nothing.
         output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
         backbone, tokenizer = models.load(model, device=device)

@@ -9,7 +9,8 @@ import click
 
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import MODELS
-from medusa_bench.errors import MedusaBenchError, StorageError
+from medusa_bench.errors import MedusaBenchError
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from medusa_bench.latency import LatencyModel
@@ -102,11 +103,9 @@ def command(
         tree=_tree(folders, latencies, models, accuracy),
     )
     path = Path(output)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
     console.stderr().print(f"Wrote {path} ({len(text.encode()) / 1e6:.1f} MB)", markup=False)
     out = console.stdout()
     for study in (*simulated, *given):

@@ -9,7 +9,7 @@ import click
 
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import StorageError
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from medusa_bench.findings import Finding
@@ -405,19 +405,14 @@ def _write(
             names[number] = f"figure-{number}.{suffix}"
             style.save(draw(), output / names[number])
     document = json.dumps(_document(reproduction, found), indent=1, allow_nan=False)
-    _write_text(output / "reproduction.json", document + "\n")
-    _write_text(output / "reproduction.md", _markdown(reproduction, found, names))
+    with writing(output):
+        (output / "reproduction.json").write_text(document + "\n", encoding="utf-8")
+        markdown = _markdown(reproduction, found, names)
+        (output / "reproduction.md").write_text(markdown, encoding="utf-8")
     console.stderr().print(
         f"Wrote reproduction.md, reproduction.json and {len(names)} figures to {output}",
         markup=False,
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _markdown(

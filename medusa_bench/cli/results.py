@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.errors import ExitCode, MedusaBenchError, StorageError
+from medusa_bench.errors import ExitCode, MedusaBenchError
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -359,12 +360,8 @@ def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
 def _write(output: str, content: bytes) -> None:
     from pathlib import Path
 
-    try:
+    with writing(Path(output)):
         Path(output).write_bytes(content)
-    except OSError as error:
-        raise StorageError(
-            f"{output} cannot be written: {error.strerror}.", hint="choose another file (-o)."
-        ) from None
 
 
 # -- diff ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import click
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
 from medusa_bench.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from medusa_bench.compare import Comparison
@@ -135,10 +136,8 @@ def command(
         schedule, schedules.Engine(engine), method, served_model or model, served_draft or ""
     )
     if output:
-        try:
+        with writing(output):
             output.write_text(written)
-        except OSError as error:
-            raise MedusaBenchError(f"{output} cannot be written: {error.strerror}.") from None
     if as_json:
         console.print_json(
             {

@@ -8,7 +8,7 @@ import click
 
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import MedusaBenchError
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from medusa_bench.trees import CandidateTree, ChosenTree, HeadAccuracy, JointFrequency
@@ -196,10 +196,8 @@ def _write(
     facts: dict[str, Any],
 ) -> None:
     if output.suffix == ".json":
-        try:
+        with writing(output):
             output.write_text(json.dumps([list(path) for path in tree.paths]) + "\n")
-        except OSError as error:
-            raise MedusaBenchError(f"{output} cannot be written: {error.strerror}.") from None
         return
     from medusa_bench.report import comparison
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from medusa_bench.compare import Generation
-from medusa_bench.decode.engine import Clock, Finish, Output, Step
+from medusa_bench.decode.clock import Clock, now_s
+from medusa_bench.decode.engine import Finish, Output, Step
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.dtypes import Dtype
 
@@ -106,9 +107,7 @@ def library_answer(
     device = next(model.parameters()).device
 
     def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return clock()
+        return now_s(device, clock)
 
     def answer(prompts: Texts) -> Output:
         longest = max(map(len, prompts))

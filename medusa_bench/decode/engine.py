@@ -5,7 +5,7 @@ counting are the same code for all, so that their times compare.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from medusa_bench.decode.acceptance import AcceptanceRule, Greedy, Proposal
 from medusa_bench.decode.cache import SlabCache
+from medusa_bench.decode.clock import Clock, now_s
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.errors import MedusaBenchError
-
-Clock = Callable[[], float]
 
 
 class Finish(StrEnum):
@@ -106,9 +105,7 @@ class Engine:
         self._clock = clock
 
     def _now(self) -> float:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-        return self._clock()
+        return now_s(self.model.device, self._clock)
 
     @torch.inference_mode()
     def generate(

@@ -16,9 +16,9 @@ from pathlib import Path as FilePath
 import torch
 from torch import Tensor
 
-from medusa_bench.decode.head_files import write_whole
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training_text import Texts
+from medusa_bench.files import write_whole
 
 Path = tuple[int, ...]  # ranks from 0: the guess of head 1, then of head 2, ...
 

@@ -13,7 +13,6 @@ Written: the first of these, LM head shared with the backbone unless it is its o
 """
 
 import json
-import os
 import pickle
 import pickletools
 import re
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.files import write_whole
 from medusa_bench.strict_json import JsonObject, parse_object
 
 FILE_NAME = "medusa_lm_head.safetensors"
@@ -350,14 +350,3 @@ def save(heads: MedusaHeads, folder: Path, *, config: JsonObject, dtype: torch.d
         **config,
     }
     write_whole(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside it, flushed, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

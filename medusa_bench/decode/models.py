@@ -81,6 +81,14 @@ def load(
     return model.eval().requires_grad_(False), tokenizer
 
 
+def eos_ids(model: Any) -> tuple[int, ...]:
+    """The token ids that end a text, as the model's generation config has them."""
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
+
+
 def _as_if_never_quantised(model: Any) -> None:
     """Forget that the weights came from a GGUF file: transformers refuses to save such a model."""
     del model.config.quantization_config

@@ -20,6 +20,7 @@ from torch import nn
 
 from medusa_bench.compare import StepLatency, step_costs
 from medusa_bench.decode.cache import SlabCache
+from medusa_bench.decode.clock import Clock, now_s
 from medusa_bench.decode.filler import star
 from medusa_bench.decode.model import DecoderModel
 from medusa_bench.decode.packing import PackedLinear
@@ -28,7 +29,6 @@ from medusa_bench.latency import LatencyModel
 from medusa_bench.methods import Block, Pass, medusa, vanilla
 from medusa_bench.shapes import ModelShape
 
-Clock = Callable[[], float]
 Call = Callable[[], Any]
 
 
@@ -53,12 +53,6 @@ def verification(
     return method.step(shape, batch_size, seq_len, Block.FULL)
 
 
-def sync(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 class PassTimer:
     """Times one pass over num_candidates tokens of each sequence, after seq_len that `cache` holds.
 
@@ -76,7 +70,7 @@ class PassTimer:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.model = model
-        self._clock = clock
+        self._now_s = partial(now_s, model.device, clock)
         layout = star(num_candidates).to(model.device)
         batch_size = len(cache.lengths)
         shape = (batch_size, num_candidates)
@@ -111,12 +105,10 @@ class PassTimer:
     @torch.inference_mode()
     def time(self, calls: Sequence[Call]) -> float:
         """Seconds of these calls, one after the other with nothing between."""
-        sync(self.model.device)
-        start_s = self._clock()
+        start_s = self._now_s()
         for call in calls:
             call()
-        sync(self.model.device)
-        return self._clock() - start_s
+        return self._now_s() - start_s
 
     @torch.inference_mode()
     def within(self) -> "WithinPass":
@@ -126,11 +118,9 @@ class PassTimer:
         def timed(call: Callable[..., Any]) -> Callable[..., Any]:
             def run(*args: Any, **kwargs: Any) -> Any:
                 nonlocal operators_s
-                sync(self.model.device)
-                start_s = self._clock()
+                start_s = self._now_s()
                 result = call(*args, **kwargs)
-                sync(self.model.device)
-                operators_s += self._clock() - start_s
+                operators_s += self._now_s() - start_s
                 return result
 
             return run

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medusa_bench.decode.clock import Clock
 from medusa_bench.errors import MedusaBenchError
-
-Clock = Callable[[], float]
 
 _FLOAT16_MAX = 65504.0
 _TRIED_LAYERS, _TRIED_ROUNDS = 28, 6  # four layers of a Llama

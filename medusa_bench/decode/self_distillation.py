@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from medusa_bench import __version__
-from medusa_bench.decode import head_files, training_text
+from medusa_bench.decode import head_files, models, training_text
 from medusa_bench.decode.head_accuracy import Ranks, ranks, write_accuracy
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.prompts import Prompt, first_turn_ids
@@ -22,6 +22,7 @@ from medusa_bench.decode.training import Recipe, Trained, train
 from medusa_bench.decode.training_prompts import training_prompts
 from medusa_bench.decode.training_text import Texts
 from medusa_bench.errors import MedusaBenchError
+from medusa_bench.files import write_whole
 
 HELD_OUT_TEXT = "held-out text of the backbone's own"
 CURVES = "training.csv"
@@ -153,8 +154,7 @@ def _begin(work: Path, model: Any, name: str, text: Text) -> None:
                 hint="choose another folder, or delete this one.",
             )
         return
-    work.mkdir(parents=True, exist_ok=True)
-    head_files.write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _texts(
@@ -184,18 +184,10 @@ def _texts(
         folder,
         min_tokens=text.tokens,
         max_new_tokens=text.max_new_tokens,
-        eos_ids=eos_ids(model),
+        eos_ids=models.eos_ids(model),
         progress=lambda tokens: progress(Stage.WRITING, min(tokens, text.tokens), text.tokens),
     )
     return None if paths is None else training_text.read(paths)
-
-
-def eos_ids(model: Any) -> tuple[int, ...]:
-    """The token ids that end a text, as the model's generation config has them."""
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        return ()
-    return tuple(ids) if isinstance(ids, list | tuple) else (int(ids),)
 
 
 def answer(
@@ -210,7 +202,7 @@ def answer(
     `progress` is told the tokens so far and stops it (None) by returning False.
     """
     asked = [first_turn_ids(tokenizer, prompt) for prompt in prompts]
-    return training_text.write(model, asked, max_new_tokens, eos_ids(model), progress)
+    return training_text.write(model, asked, max_new_tokens, models.eos_ids(model), progress)
 
 
 def _answers(
@@ -269,4 +261,4 @@ def _save(
             zip(curve.loss, curve.held_out_top_1, curve.held_out_top_5, strict=True), start=1
         ):
             writer.writerow([curve.step, head, *(f"{value:.6f}" for value in values)])
-    head_files.write_whole(folder / CURVES, lines.getvalue().encode())
+    write_whole(folder / CURVES, lines.getvalue().encode())

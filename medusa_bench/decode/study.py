@@ -25,11 +25,12 @@ from medusa_bench.compare import (
 )
 from medusa_bench.decode import comparison as rounds
 from medusa_bench.decode.acceptance import AcceptanceRule
+from medusa_bench.decode.clock import Clock, now_s
 from medusa_bench.decode.comparison import Difference, Entrant, Played, Question
-from medusa_bench.decode.engine import Clock, DecodingMethod, Engine
+from medusa_bench.decode.engine import DecodingMethod, Engine
 from medusa_bench.decode.medusa import Heads
 from medusa_bench.decode.model import DecoderModel
-from medusa_bench.decode.operator_times import ModelTimes, sync
+from medusa_bench.decode.operator_times import ModelTimes
 from medusa_bench.decode.speculative import Speculative
 from medusa_bench.dtypes import Dtype
 from medusa_bench.measurements import Provenance
@@ -123,7 +124,7 @@ class HeadsTimes:
         *,
         clock: Clock = time.perf_counter,
     ) -> None:
-        self._device, self._clock = model.device, clock
+        self._now_s = partial(now_s, model.device, clock)
         hidden_size = model.config.hidden_size
         hidden = torch.randn(batch_size, hidden_size, dtype=model.dtype, device=model.device)
         roots = torch.zeros(batch_size, dtype=torch.long, device=model.device)
@@ -134,11 +135,9 @@ class HeadsTimes:
     @torch.inference_mode()
     def time_round(self, dice: random.Random) -> None:
         """Once more."""
-        sync(self._device)
-        start_s = self._clock()
+        start_s = self._now_s()
         self._propose()
-        sync(self._device)
-        self._rounds_s.append(self._clock() - start_s)
+        self._rounds_s.append(self._now_s() - start_s)
 
     @property
     def latency_s(self) -> float:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from medusa_bench.decode.head_accuracy import ranks, targets
-from medusa_bench.decode.head_files import write_whole
 from medusa_bench.decode.heads import MedusaHeads
 from medusa_bench.decode.training_text import Texts
 from medusa_bench.errors import MedusaBenchError
+from medusa_bench.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from medusa_bench.decode.head_files import write_whole
+from medusa_bench.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

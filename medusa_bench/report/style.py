@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medusa_bench.errors import MedusaBenchError, StorageError
+from medusa_bench.errors import MedusaBenchError
+from medusa_bench.files import writing
 from medusa_bench.measurements import Provenance
 from medusa_bench.phases import Phase
 
@@ -135,11 +136,9 @@ def save(figure: Figure, path: str | Path) -> Path:
             f"{path} ends in none of {', '.join(SUFFIXES)}.",
             hint="the ending chooses the format.",
         )
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata=_NO_DATES[suffix])
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}.") from None
     return path
 
 

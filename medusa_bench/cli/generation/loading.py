@@ -101,7 +101,7 @@ def load(options: Mapping[str, Any], given: Given) -> Loaded:
         questions=questions,
         text=f"{len(questions)} prompts of {path.name}",
         max_new_tokens=options["max_new_tokens"],
-        eos_token_ids=_eos(model),
+        eos_token_ids=models.eos_ids(model),
         rule=_sampling(options),
         energy_j=_energy(options["device"]),
     )
@@ -221,11 +221,6 @@ def _spread(prompts: Sequence[Any], count: int) -> list[Any]:
         if place < len(group)
     ]
     return in_turn[:count]
-
-
-def _eos(model: Any) -> tuple[int, ...]:
-    ids = model.generation_config.eos_token_id
-    return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
 
 
 def _sampling(options: Mapping[str, Any]) -> Any:
