@@ -9,6 +9,7 @@ from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.train import accuracy_rows, accuracy_table
+from medusa_bench.files import writing
 
 if TYPE_CHECKING:
     from medusa_bench.decode.heads import MedusaHeads
@@ -68,8 +69,8 @@ def command(
 
     asked = prompt_files.read(prompts or prompt_files.OWN)
     if output:
-        # Before minutes of measuring: a folder that cannot be made loses nothing.
-        output.mkdir(parents=True, exist_ok=True)
+        with writing(output):  # before minutes of measuring, which would be lost
+            output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
         backbone, tokenizer = models.load(model, device=device)
     loaded = head_files.load(heads, backbone)
