@@ -163,10 +163,6 @@ class Gap:
     drafting_s: float
     engine_s: float  # accepting, committing, bookkeeping: not simulated
 
-    @property
-    def total_s(self) -> float:
-        return self.operators_s + self.rest_s + self.drafting_s + self.engine_s
-
 
 @dataclass(frozen=True, slots=True)
 class CategoryRow:
