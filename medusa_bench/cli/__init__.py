@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from medusa_bench import __version__
-from medusa_bench.errors import ExitCode, MedusaBenchError, StorageError
+from medusa_bench.base.errors import ExitCode, MedusaBenchError, StorageError
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {

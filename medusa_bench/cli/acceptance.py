@@ -23,7 +23,7 @@ def command(*, models: tuple[str, ...], num_candidates: tuple[int, ...], as_json
     MODEL is paper, printed, log:A[:BASE], chain:P, survival:P1,P2,..., tree:MODEL, tokens:N; FILE
     is JSON, CSV, vLLM's /metrics page or its log. Without any: the paper's two forms.
     """
-    from medusa_bench import acceptance
+    from medusa_bench.compare import acceptance
 
     chosen = [acceptance.parse(text) for text in models or ("paper", "printed")]
     warnings = [words for model in chosen for words in acceptance.doubts(model, num_candidates)]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import DTYPE, JSON
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measurements import Failure, Timing
+from medusa_bench.results.rows import Failure, Timing
 
 if TYPE_CHECKING:
-    from medusa_bench.calibration import Calibration
+    from medusa_bench.predict.calibration import Calibration
 
 
 @click.command(
@@ -51,7 +51,7 @@ def command(**options: Any) -> None:
     else:
         path, calibration = options["output"], _from_table(options)
     if options["as_json"]:
-        from medusa_bench.calibration_files import encode
+        from medusa_bench.predict.calibration_files import encode
 
         document = encode(calibration)
         for large in ("forest", "process"):
@@ -79,10 +79,12 @@ def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
     from contextlib import closing
     from datetime import date
 
-    from medusa_bench import calibration_files, calibration_run, predictors, store
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.fitting import Origin
+    from medusa_bench.measure import calibration_run
     from medusa_bench.measure.client import WorkerBackend, pick_device
+    from medusa_bench.predict import calibration_files, choosing
+    from medusa_bench.predict.fitting import Origin
+    from medusa_bench.results import folders
+    from medusa_bench.specs.dtypes import Dtype
 
     for name in ("gpu", "source", "any_device"):
         if options[name]:
@@ -96,20 +98,20 @@ def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
         environment = backend.environment
         slug = re.sub(r"[^a-z0-9]+", "-", environment.device.lower()).strip("-") or "device"
         path = options["output"] or Path("results") / f"{slug}-{date.today().isoformat()}"
-        with store.Writer(path, environment, command=_command_line()) as writer:
+        with folders.Writer(path, environment, command=_command_line()) as writer:
             roofs = backend.roofs([dtype], quick=True)
             writer.add_roofs(roofs)
             chosen = calibration_run.tasks(dtype, timing, roofs, environment.memory_bytes)
             for row in calibration_run.run(backend, writer, chosen, started_s=started_s):
                 if isinstance(row, Failure):
                     console.warn(f"{row.task.product}: {row.kind}: {row.reason}")
-    results = store.load(path)
+    results = folders.load(path)
     fitted = {
         (task.product, task.dtype): summary
         for task, summary in results.summaries.items()
         if task in chosen
     }
-    calibration = predictors.calibrate_numbers(
+    calibration = choosing.calibrate_numbers(
         fitted, results, Origin(environment.device, timing, str(path), _command_line())
     )
     calibration_files.write(calibration, path / calibration_files.FILE)
@@ -119,20 +121,21 @@ def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
 def _from_table(options: dict[str, Any]) -> "Calibration":
     import numpy as np
 
-    from medusa_bench import accuracy, calibration_files, observations
+    from medusa_bench.predict import calibration_files, scoring
+    from medusa_bench.results import tables
 
-    rows = observations.read(options["table"])
+    rows = tables.read(options["table"])
     if options["source"]:
         rows = rows[np.flatnonzero(rows.source == options["source"])]
     if len(rows) == 0:
         raise MedusaBenchError(f"{options['table']} has no rows of that source.")
-    rows = observations.with_gpu(rows, options["gpu"])
+    rows = tables.with_gpu(rows, options["gpu"])
     if options["any_device"]:
-        fits = accuracy.parameter_fits(rows, options["seed"])
+        fits = scoring.parameter_fits(rows, options["seed"])
         source = ", ".join(f"{fit.device} ({fit.calibration.source})" for fit in fits)
-        calibration = accuracy.any_device(fits, source, _command_line())
+        calibration = scoring.any_device(fits, source, _command_line())
     else:
-        calibration = accuracy.calibrate_rows(rows, _command_line(), seed=options["seed"])
+        calibration = scoring.calibrate_rows(rows, _command_line(), seed=options["seed"])
     if options["output"] is not None:
         calibration_files.write(calibration, options["output"])
     return calibration

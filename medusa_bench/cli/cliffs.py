@@ -36,14 +36,14 @@ def command(results: Path | None, gpu: str | None, smallest: float, **options: A
     before, and that the curve's noise does not make. Linear operators only: their rows are all
     that matters.
     """
-    from medusa_bench import cliffs, curves
+    from medusa_bench.predict import cliffs, curves
 
     if (results is None) == (gpu is None):
         raise click.UsageError("give a results folder, or --gpu to predict for.")
     if results is not None:
         found = curves.measured(results)
     else:
-        from medusa_bench import sweep
+        from medusa_bench.measure import sweep
 
         assert gpu is not None
         found = curves.predicted(gpu, grid(options, sweep.QUICK_ON_GPU), options["rows"])

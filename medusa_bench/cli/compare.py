@@ -12,8 +12,8 @@ from medusa_bench.cli.generation.options import OPTIONS as GENERATION
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
 
 if TYPE_CHECKING:
-    from medusa_bench.compare import BreakEven, Comparison
-    from medusa_bench.latency import LatencyModel
+    from medusa_bench.compare.simulation import BreakEven, Comparison
+    from medusa_bench.predict.latency import LatencyModel
 
 _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -116,14 +116,14 @@ def command(
 
         generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
         return
-    from medusa_bench import shapes
-    from medusa_bench.acceptance import doubts
-    from medusa_bench.compare import break_even, simulate
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.methods import Block
-    from medusa_bench.verdicts import verdict
+    from medusa_bench.compare.acceptance import doubts
+    from medusa_bench.compare.methods import Block
+    from medusa_bench.compare.simulation import break_even, simulate
+    from medusa_bench.compare.verdicts import verdict
+    from medusa_bench.specs import models
+    from medusa_bench.specs.dtypes import Dtype
 
-    target = shapes.load(model)
+    target = models.load(model)
     contenders = simulation.contenders(
         method,
         target,
@@ -194,7 +194,7 @@ Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str]]
 
 
 def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
-    from medusa_bench.compare import best, by_setting, cliffs_by_batch
+    from medusa_bench.compare.simulation import best, by_setting, cliffs_by_batch
 
     return {
         "warnings": warnings,
@@ -231,7 +231,7 @@ def _print_study(
     *,
     all_sizes: bool,
 ) -> None:
-    from medusa_bench.methods import Block
+    from medusa_bench.compare.methods import Block
 
     whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
     out = console.stdout()
@@ -254,7 +254,7 @@ def _print_study(
 
 
 def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
-    from medusa_bench.compare import best
+    from medusa_bench.compare.simulation import best
 
     groups: dict[tuple[str, str, int, int], list[Comparison]] = {}
     for row in rows:
@@ -297,7 +297,7 @@ _MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
     """Speedup@candidates over batch x seq_len: "?" uncertain, "-" does not pay, "|" a cliff."""
-    from medusa_bench.compare import best, by_setting, cliffs_by_batch
+    from medusa_bench.compare.simulation import best, by_setting, cliffs_by_batch
 
     cells = by_setting(rows)
     leaps = cliffs_by_batch(rows)
@@ -334,8 +334,8 @@ def _ends(ends: "Sequence[BreakEven]") -> Any:
 
 def _print_which_gpu(studies: Sequence[Study]) -> None:
     """The GPUs side by side at each setting, the best method on each."""
-    from medusa_bench.compare import best, by_setting
-    from medusa_bench.verdicts import name
+    from medusa_bench.compare.simulation import best, by_setting
+    from medusa_bench.compare.verdicts import name
 
     timed = studies[0][1][0].tokens_per_s is not None
     out = console.stdout()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medusa_bench.quantities import duration, si, significant
+from medusa_bench.base.quantities import duration, si, significant
 
 __all__ = ["duration", "print_json", "si", "significant", "stderr", "stdout", "table", "warn"]
 

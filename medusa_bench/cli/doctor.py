@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import ExitCode
 
 if TYPE_CHECKING:
-    from medusa_bench.measure.checkup import Checkup, DeviceReport, Finding
+    from medusa_bench.measure.doctor import Checkup, DeviceReport, Finding
 
 
 @click.command(epilog="Example: medusa-bench doctor")
@@ -21,9 +21,9 @@ def command(as_json: bool) -> int:
     Looks at the processor, the GPUs, memory and disk, and opens each device once; nothing is
     measured. Exit code 1 if nothing can be.
     """
-    from medusa_bench.measure import checkup
+    from medusa_bench.measure import doctor
 
-    found = checkup.look(Path.cwd())
+    found = doctor.look(Path.cwd())
     if as_json:
         console.print_json(_as_json(found))
     else:

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import InvalidFileError
-from medusa_bench.measurements import Timing
+from medusa_bench.results.rows import Timing
 
 
 @click.command(epilog="Example: medusa-bench explain results/paper")
@@ -25,19 +25,20 @@ def command(results: Path, num_points: int, as_json: bool) -> None:
     points of one phase and family; then the points that lose most. The parts of a point sum to its
     latency. The calibration is the folder's own (calibration.json), or one made of its numbers.
     """
-    from medusa_bench import explaining, predictors, store
+    from medusa_bench.predict import attribution, choosing
+    from medusa_bench.results import folders
 
-    folder = store.load(results)
+    folder = folders.load(results)
     timings = {each.timing for each in folder.points() if each.summary is not None}
     if not timings:
         raise InvalidFileError(f"{results} holds no number to explain.")
     calibrations = {
-        timing: predictors.folder_calibration(folder, timing)
+        timing: choosing.folder_calibration(folder, timing)
         for timing in Timing
         if timing in timings
     }
-    explained = explaining.explain(folder, calibrations)
-    found = explaining.findings(explained)
+    explained = attribution.explain(folder, calibrations)
+    found = attribution.findings(explained)
     if as_json:
         console.print_json(
             {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.cli import console
-from medusa_bench.errors import UnknownNameError
 
 
 @click.command(epilog="Example: medusa-bench figures 9 22 --format pdf --width one -o figures")
@@ -46,21 +46,23 @@ def command(
     Nothing is copied from the paper but the numbers it reports, which are drawn half-filled. The
     rest is measured (--results), predicted or simulated, as each figure says.
     """
-    from medusa_bench import paper, store
     from medusa_bench.cli.progress import progress
-    from medusa_bench.report import paper_figures, style
+    from medusa_bench.paper import figure_list
+    from medusa_bench.paper import reproduction as paper
+    from medusa_bench.report import style
+    from medusa_bench.results import folders as result_folders
 
     try:
-        names = paper_figures.named(numbers)
+        names = figure_list.named(numbers)
     except KeyError as error:
-        raise UnknownNameError("figure", str(error.args[0]), paper_figures.NAMES) from None
-    measured = [store.load(folder) for folder in folders]
+        raise UnknownNameError("figure", str(error.args[0]), figure_list.NAMES) from None
+    measured = [result_folders.load(folder) for folder in folders]
     reproduction = None
     with progress("Drawing", len(names)) as advance, style.applied():
         for name in names:
-            if name in paper_figures.REPRODUCED and reproduction is None:
+            if name in figure_list.REPRODUCED and reproduction is None:
                 reproduction = paper.reproduce(measured, num_seeds=1)
-            figure = paper_figures.draw(name, measured, reproduction, width)
+            figure = figure_list.draw(name, measured, reproduction, width)
             style.save(figure, Path(output) / f"figure-{name}.{suffix}")
             advance(1)
     console.stderr().print(f"Wrote {len(names)} figures to {output}", markup=False)

@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 import click
 
-from medusa_bench import shapes
 from medusa_bench.cli import options as types
-from medusa_bench.dtypes import Dtype
-from medusa_bench.measurements import Grid, Timing
-from medusa_bench.operators import OPERATORS, select
-from medusa_bench.phases import Phase
-from medusa_bench.sweep import Defaults
+from medusa_bench.measure.sweep import Defaults
+from medusa_bench.results.rows import Grid, Timing
+from medusa_bench.specs import models
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.operators import OPERATORS, select
+from medusa_bench.specs.settings import Phase
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def grid(options: dict[str, Any], default: Defaults) -> Grid:
     """
     timing = options["timing"]
     return Grid(
-        shapes=tuple(shapes.load(name) for name in options["models"] or default.models),
+        shapes=tuple(models.load(name) for name in options["models"] or default.models),
         operators=select(options["operators"] or [op.name for op in OPERATORS]),
         phases=tuple(map(Phase, options["phases"] or Phase)),
         batch_sizes=options["batch_sizes"] or default.batch_sizes,

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medusa_bench.base.files import writing
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.train import accuracy_rows, accuracy_table
-from medusa_bench.files import writing
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.heads import MedusaHeads
+    from medusa_bench.decode.heads.heads import MedusaHeads
 
 _COUNTS = (2, 4, 8, 16, 32, 64)
 
@@ -63,17 +63,18 @@ def command(
     greedily; every head is asked at every token of the answers. Last, the tokens per step that
     generation would accept with the best tree of so many candidates, replayed on the same answers.
     """
-    from medusa_bench.decode import head_files, models, self_distillation
-    from medusa_bench.decode import prompts as prompt_files
-    from medusa_bench.decode.head_accuracy import ranks, write_accuracy
+    from medusa_bench.decode.engine import loading
+    from medusa_bench.decode.heads import distillation, files
+    from medusa_bench.decode.heads.accuracy import ranks, write_accuracy
+    from medusa_bench.decode.study import prompts as prompt_files
 
     asked = prompt_files.read(prompts or prompt_files.OWN)
     if output:
         with writing(output):  # before minutes of measuring, which would be lost
             output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
-        backbone, tokenizer = models.load(model, device=device)
-    loaded = head_files.load(heads, backbone)
+        backbone, tokenizer = loading.load(model, device=device)
+    loaded = files.load(heads, backbone)
     for note in loaded.notes:
         console.warn(note)
     done = 0
@@ -85,7 +86,7 @@ def command(
             done = tokens
             return True
 
-        answers = self_distillation.answer(backbone, tokenizer, asked, max_new_tokens, so_far)
+        answers = distillation.answer(backbone, tokenizer, asked, max_new_tokens, so_far)
     assert answers is not None
     name = prompt_files.OWN_TEXT if prompts is None else f"answers to {prompts.name}"
     measured = ranks(loaded, answers, text=name)

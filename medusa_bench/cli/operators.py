@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from medusa_bench import shapes
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
-from medusa_bench.dtypes import Dtype
-from medusa_bench.operators import (
+from medusa_bench.specs import models as model_specs
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.operators import (
     BY_NAME,
     OUTSIDE_THE_BLOCK,
     Operator,
@@ -19,9 +20,8 @@ from medusa_bench.operators import (
     points,
     select,
 )
-from medusa_bench.operators import OPERATORS as BLOCK
-from medusa_bench.phases import Phase, Setting, settings
-from medusa_bench.shapes import ModelShape
+from medusa_bench.specs.operators import OPERATORS as BLOCK
+from medusa_bench.specs.settings import Phase, Setting, settings
 
 # The paper's print, where it slips, by operator; the table prints what it must mean.
 _CORRECTED = {
@@ -91,7 +91,7 @@ def command(
             _print_symbols(chosen, chosen_phases if phases else ())
         return
     grid = list(settings(chosen_phases, batch_size, seq_len, num_candidates))
-    model_shapes = [shapes.load(model) for model in models]
+    model_shapes = [model_specs.load(model) for model in models]
     rows = points(model_shapes, chosen, grid, [Dtype(dtype)])
     if as_json:
         console.print_json([_numbers(point) for point in rows])

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from medusa_bench.base.errors import UnknownNameError
+
 # ParamType can be subscripted only since click 8.4, and GPU machines without a network have older.
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import UnknownNameError
-from medusa_bench.operators import BY_NAME, FAMILIES
-from medusa_bench.phases import Phase
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.operators import BY_NAME, FAMILIES
+from medusa_bench.specs.settings import Phase
 
 _MAX_VALUE = 1 << 24
 _MAX_VALUES = 4096

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import grid, grid_options
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import ExitCode, MedusaBenchError
-from medusa_bench.measurements import Estimate, Grid, Provenance, Task, Timing
-from medusa_bench.operators import Point
+from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
+from medusa_bench.specs.operators import Point
 
 if TYPE_CHECKING:
-    from medusa_bench.accuracy import Score, Scored
-    from medusa_bench.latency import LatencyModel
-    from medusa_bench.observations import Observations
+    from medusa_bench.predict.latency import LatencyModel
+    from medusa_bench.predict.scoring import Score, Scored
+    from medusa_bench.results.tables import Observations
 
 _MAX_ROWS = 40
 _DEFAULT_GPU = "a100-80gb-pcie"  # the paper's
@@ -84,8 +84,9 @@ def command(**options: Any) -> int:
 
 
 def _predict(options: dict[str, Any]) -> int:
-    from medusa_bench import predictors, sweep
-    from medusa_bench.predictors import Kind
+    from medusa_bench.measure import sweep
+    from medusa_bench.predict import choosing
+    from medusa_bench.predict.choosing import Kind
 
     for name in ("wheres", "calibrate_on", "leave_out", "exclude_models"):
         if options[name]:
@@ -95,7 +96,7 @@ def _predict(options: dict[str, Any]) -> int:
         asked = _only_kernel(asked)
     gpu = options["gpu"] or _DEFAULT_GPU
     kind = Kind(options["by"])
-    models = {timing: predictors.model_for(gpu, timing, kind) for timing in asked.timings}
+    models = {timing: choosing.model_for(gpu, timing, kind) for timing in asked.timings}
     if options["output"] is not None:
         return _write(options, asked, gpu, models)
     rows = _rows(asked, models)
@@ -116,7 +117,7 @@ def _estimates(
     tasks: Sequence[Task], models: "Mapping[Timing, LatencyModel]"
 ) -> dict[Task, tuple[Estimate, dict[str, float], str]]:
     """Each task's prediction with its parts and bound; distinct tasks are predicted once."""
-    from medusa_bench.tiles import Products
+    from medusa_bench.specs.columns import Products
 
     found = {}
     for timing, model in models.items():
@@ -222,14 +223,15 @@ def _write(
     options: dict[str, Any], asked: Grid, gpu: str, models: "Mapping[Timing, LatencyModel]"
 ) -> int:
     """Write the distinct tasks that fit into memory, as a sweep would, marked as predicted."""
-    from medusa_bench import store, sweep
+    from medusa_bench.measure import sweep
+    from medusa_bench.results import folders
 
     environment = _environment(gpu, models)
     plan = sweep.plan(asked, environment.memory_bytes)
     estimates = _estimates(plan.tasks, models)
     command = shlex.join(["medusa-bench", *(click.get_current_context().obj or ["predict"])])
     path = options["output"]
-    with store.Writer(
+    with folders.Writer(
         path, environment, asked, command, provenance=Provenance.PREDICTED, skips=plan.skips
     ) as writer:
         there = {task_key: row for (task_key, _), row in writer.done.items()}
@@ -268,12 +270,12 @@ def _same(there: Any, estimate: Estimate) -> bool:
 
 def _environment(gpu: str, models: "Mapping[Timing, LatencyModel]") -> Any:
     """The device that the numbers are for; no driver and no library, for nothing ran."""
-    from medusa_bench import store
-    from medusa_bench.measurements import Environment
-    from medusa_bench.observations import profile_of
+    from medusa_bench.results import folders
+    from medusa_bench.results.rows import Environment
+    from medusa_bench.specs.profiles import profile_of
 
-    if Path(gpu).is_dir() or gpu == store.PAPER:
-        there = store.load(gpu).environment
+    if Path(gpu).is_dir() or gpu == folders.PAPER:
+        there = folders.load(gpu).environment
         device, kind, memory_bytes = there.device, there.device_type, there.memory_bytes
     else:
         profile = profile_of(gpu)
@@ -288,18 +290,19 @@ def _environment(gpu: str, models: "Mapping[Timing, LatencyModel]") -> Any:
 def _against(options: dict[str, Any]) -> int:
     from dataclasses import asdict
 
-    from medusa_bench import accuracy, calibration_files, observations
+    from medusa_bench.predict import calibration_files, scoring
+    from medusa_bench.results import tables
 
     if options["calibrate_on"] and options["leave_out"]:
         raise click.UsageError("--calibrate-on and --leave-out exclude each other.")
     if options["output"] or options["explain"]:
         raise click.UsageError("--against prints a score: it takes neither -o nor --explain.")
-    rows = _chosen(observations.read(options["against"]), options)
+    rows = _chosen(tables.read(options["against"]), options)
     calibrations = calibration_files.shipped_calibrations()
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     runs = [_scored(rows, calibrations, options, seed) for seed in seeds]
-    total = accuracy.mean_score([accuracy.score(run) for run in runs])
-    groups = accuracy.grouped(accuracy.joined(runs))
+    total = scoring.mean_score([scoring.score(run) for run in runs])
+    groups = scoring.grouped(scoring.joined(runs))
     if options["as_json"]:
         document: dict[str, Any] = asdict(total)
         document["groups"] = {
@@ -316,7 +319,7 @@ def _chosen(rows: "Observations", options: dict[str, Any]) -> "Observations":
     """The rows that --where names, of the GPU that --gpu names."""
     import numpy as np
 
-    from medusa_bench.observations import with_gpu
+    from medusa_bench.results.tables import with_gpu
 
     for where in options["wheres"]:
         column, equals, value = where.partition("=")
@@ -335,18 +338,18 @@ def _scored(
 ) -> "Scored":
     import numpy as np
 
-    from medusa_bench import accuracy
-    from medusa_bench.accuracy import LeaveOut
+    from medusa_bench.predict import scoring
+    from medusa_bench.predict.scoring import LeaveOut
 
     excluded = np.isin(rows.model, _names(options["exclude_models"]))
     if options["leave_out"]:
-        return accuracy.leaving_out(rows, LeaveOut(options["leave_out"]), seed, excluded)
+        return scoring.leaving_out(rows, LeaveOut(options["leave_out"]), seed, excluded)
     if options["calibrate_on"]:
         count = options["calibrate_on"]
-        return accuracy.calibrated_on(rows, calibrations, count, seed, excluded)
+        return scoring.calibrated_on(rows, calibrations, count, seed, excluded)
     if excluded.any():
         rows = rows[np.flatnonzero(~excluded)]
-    return accuracy.as_shipped(rows, calibrations)
+    return scoring.as_shipped(rows, calibrations)
 
 
 def _names(text: str | None) -> list[str]:

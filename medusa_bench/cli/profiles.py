@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench import devices
+from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
-from medusa_bench.devices import DeviceProfile
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import ExitCode
+from medusa_bench.specs import profiles as gpu_profiles
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.profiles import DeviceProfile
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @JSON
 def list_(as_json: bool) -> None:
     """Every shipped profile in one table."""
-    profiles = devices.all_profiles()
+    profiles = gpu_profiles.all_profiles()
     if as_json:
         console.print_json([_as_json(profile) for profile in profiles])
         return
@@ -54,7 +54,7 @@ def list_(as_json: bool) -> None:
 @JSON
 def show(name: str, as_json: bool) -> None:
     """One profile, by NAME or path: every figure, and the ridge points."""
-    profile = devices.load(name)
+    profile = gpu_profiles.load(name)
     if as_json:
         console.print_json(_as_json(profile))
         return
@@ -88,7 +88,8 @@ def check(name: str | None, as_json: bool) -> ExitCode:
     memory bus do not make. Exit code 1 if anything is found.
     """
     results = [
-        (each, devices.check(devices.read(each))) for each in ([name] if name else devices.names())
+        (each, gpu_profiles.check(gpu_profiles.read(each)))
+        for each in ([name] if name else gpu_profiles.names())
     ]
     if as_json:
         console.print_json(

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.files import writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import MODELS
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.files import writing
 
 if TYPE_CHECKING:
-    from medusa_bench.latency import LatencyModel
+    from medusa_bench.compare.studies import GrownTree, Study
+    from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.report.page_data import Folder
-    from medusa_bench.report.studies import GrownTree, Study
 
 # Every eighth count shows the stairs of a GPU's tiles; all of the paper's are among them.
 _CANDIDATES = (1, *range(8, 129, 8))
@@ -65,18 +65,19 @@ def command(
     --json`, simulated or generated. The page holds its data and its scripts, asks for nothing from
     anywhere, and opens in any browser. The verdict is printed too.
     """
-    from medusa_bench import store
-    from medusa_bench.cli.doubts import WORDS
     from medusa_bench.cli.progress import progress
-    from medusa_bench.report import page, studies
+    from medusa_bench.compare import studies
+    from medusa_bench.report import page
     from medusa_bench.report.page_data import Folder
+    from medusa_bench.results import folders as result_folders
+    from medusa_bench.results.flags import WORDS
 
     folders, given = [], []
     for name in results:
         if Path(name).is_file():
             given += studies.read(Path(name))
         else:
-            folders.append(Folder.of(store.load(name)))
+            folders.append(Folder.of(result_folders.load(name)))
     simulated: list[Study] = []
     latencies = [_latency_model(folder) for folder in folders]
     with progress("Comparing", max(1, len(folders))) as advance:
@@ -116,14 +117,14 @@ def command(
 def _latency_model(folder: "Folder") -> "LatencyModel | None":
     """The folder's own numbers with its gaps predicted, else its GPU's calibration; None where
     nothing is known of the device."""
-    from medusa_bench import latency, predictors
-    from medusa_bench.measurements import Provenance, Timing
+    from medusa_bench.predict import choosing, latency
+    from medusa_bench.results.rows import Provenance, Timing
 
     timings = {each.timing for each in folder.points if each.summary}
     timing = Timing.EAGER if timings == {Timing.EAGER} else Timing.KERNEL
     if folder.results.provenance is not Provenance.PREDICTED:
         try:
-            return predictors.model_for(folder.results.path, timing)
+            return choosing.model_for(folder.results.path, timing)
         except MedusaBenchError:  # too few points to stand on
             pass
     return latency.calibrated(folder.profile, timing) if folder.profile else None
@@ -131,18 +132,18 @@ def _latency_model(folder: "Folder") -> "LatencyModel | None":
 
 def _losses(folder: "Folder", latency: "LatencyModel | None") -> list[str]:
     """What points that were not predicted lose most time to, beside what their roof asks for."""
-    from medusa_bench import explaining
-    from medusa_bench.latency import Calibrated
-    from medusa_bench.measured import Measured
-    from medusa_bench.measurements import Provenance
+    from medusa_bench.predict import attribution
+    from medusa_bench.predict.interpolation import Measured
+    from medusa_bench.predict.latency import Calibrated
+    from medusa_bench.results.rows import Provenance
 
     if folder.results.provenance is Provenance.PREDICTED:
         return []
     if not isinstance(latency, Measured | Calibrated):
         return []
     calibration = latency.calibration
-    found = explaining.explain(folder.results, {calibration.timing: calibration})
-    return [each.words for each in explaining.findings(found)[:_MAX_LOSSES]]
+    found = attribution.explain(folder.results, {calibration.timing: calibration})
+    return [each.words for each in attribution.findings(found)[:_MAX_LOSSES]]
 
 
 def _simulated(
@@ -154,14 +155,14 @@ def _simulated(
     draft: Sequence[str],
     acceptance: Sequence[str],
 ) -> "list[Study]":
-    from medusa_bench import shapes
-    from medusa_bench.acceptance import doubts
-    from medusa_bench.methods import METHODS
-    from medusa_bench.phases import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
-    from medusa_bench.report import studies
+    from medusa_bench.compare import studies
+    from medusa_bench.compare.acceptance import doubts
+    from medusa_bench.compare.methods import METHODS
+    from medusa_bench.specs import models as model_specs
+    from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
 
     found = {each.point.shape.name: each.point.shape for each in folder.points}
-    targets = [shapes.load(name) for name in models] if models else list(found.values())
+    targets = [model_specs.load(name) for name in models] if models else list(found.values())
     dtypes = [each.point.dtype for each in folder.points]
     if not dtypes:
         return []
@@ -204,13 +205,13 @@ def _tree(
     accuracy: str | None,
 ) -> "GrownTree | None":
     """The fastest tree for the first model on the first device whose latencies are known."""
-    from medusa_bench import shapes, trees
-    from medusa_bench.report import studies
+    from medusa_bench.compare import studies, trees
+    from medusa_bench.specs import models as model_specs
 
     for folder, latency in zip(folders, latencies, strict=True):
         if latency and folder.points:
             first = folder.points[0].point
-            target = shapes.load(models[0]) if models else first.shape
+            target = model_specs.load(models[0]) if models else first.shape
             rates = trees.load_accuracy(accuracy or _accuracy_of(target.name))
             return studies.grown_tree(target, latency, first.dtype, rates)
     return None
@@ -218,7 +219,7 @@ def _tree(
 
 def _accuracy_of(model: str) -> str:
     """The published head accuracies of a model's size: llama-33b has vicuna-33b-v1.3's."""
-    from medusa_bench import trees
+    from medusa_bench.compare import trees
 
     size = model.rpartition("-")[2]
     alike = [name for name in trees.accuracy_names() if f"-{size}-" in name]

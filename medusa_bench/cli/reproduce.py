@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.files import writing
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
-from medusa_bench.files import writing
 
 if TYPE_CHECKING:
-    from medusa_bench.findings import Finding
-    from medusa_bench.paper import Cell, Reproduction
-    from medusa_bench.results import Results
+    from medusa_bench.paper.claims import Finding
+    from medusa_bench.paper.reproduction import Cell, Reproduction
+    from medusa_bench.results.reading import Results
 
 
 @click.command(epilog="Example: medusa-bench reproduce -o reproduction")
@@ -67,12 +67,15 @@ def command(
     and 4 divided again, figures 18 to 23, and each finding: reproduced, differs, or not. RESULTS
     are folders that `sweep` measured; their numbers join where they hold the paper's points.
     """
-    from medusa_bench import acceptance, findings, paper, store
+    from medusa_bench.compare import acceptance
+    from medusa_bench.paper import claims
+    from medusa_bench.paper import reproduction as paper
+    from medusa_bench.results import folders as result_folders
 
-    measured = [store.load(folder) for folder in folders]
+    measured = [result_folders.load(folder) for folder in folders]
     chosen = acceptance.parse(law)
     reproduction = paper.reproduce(measured, law=chosen, num_seeds=seeds)
-    found = findings.judge(reproduction)
+    found = claims.judge(reproduction)
     for doubt in acceptance.doubts(
         chosen, sorted({r.num_candidates for r in reproduction.speedups})
     ):
@@ -136,8 +139,8 @@ def _sections(
 def _summary(reproduction: "Reproduction", found: "Sequence[Finding]") -> _Section:
     from collections import Counter
 
-    from medusa_bench.findings import Verdict
-    from medusa_bench.paper import SOURCE, Predictor
+    from medusa_bench.paper.claims import Verdict
+    from medusa_bench.paper.reproduction import SOURCE, Predictor
 
     cells = reproduction.cells
     equal = sum(cell.equals_print for cell in cells)
@@ -165,7 +168,7 @@ def _summary(reproduction: "Reproduction", found: "Sequence[Finding]") -> _Secti
 
 
 def _scores(reproduction: "Reproduction") -> _Section:
-    from medusa_bench.paper import Predictor
+    from medusa_bench.paper.reproduction import Predictor
 
     rows = [
         [
@@ -290,7 +293,7 @@ def _rates(reproduction: "Reproduction") -> _Section:
 
 
 def _speedups(reproduction: "Reproduction") -> _Section:
-    from medusa_bench.paper import mean_error
+    from medusa_bench.paper.reproduction import mean_error
 
     rows = reproduction.speedup_readings
     ours = mean_error((row.ours, row.read) for row in rows)
@@ -356,7 +359,7 @@ def _findings(found: "Sequence[Finding]", form: str) -> _Section:
 
 
 def _cells(cells: "Sequence[Cell]") -> _Section:
-    from medusa_bench.paper import Predictor
+    from medusa_bench.paper.reproduction import Predictor
 
     return _Section(
         "Tables 6 to 8, cell by cell",
@@ -397,11 +400,12 @@ def _write(
 ) -> None:
     import json
 
-    from medusa_bench.report import paper, style
+    from medusa_bench.paper import figures
+    from medusa_bench.report import style
 
     names = {}
     with style.applied():
-        for number, draw in paper.figures(reproduction, measured).items():
+        for number, draw in figures.figures(reproduction, measured).items():
             names[number] = f"figure-{number}.{suffix}"
             style.save(draw(), output / names[number])
     document = json.dumps(_document(reproduction, found), indent=1, allow_nan=False)
@@ -450,7 +454,7 @@ _CAPTIONS = {
 
 
 def _document(reproduction: "Reproduction", found: "Sequence[Finding]") -> dict[str, Any]:
-    from medusa_bench.paper import SOURCE
+    from medusa_bench.paper.reproduction import SOURCE
 
     return {
         "source": SOURCE,

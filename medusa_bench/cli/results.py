@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.errors import ExitCode, MedusaBenchError
-from medusa_bench.files import writing
+from medusa_bench.base.errors import ExitCode, MedusaBenchError
+from medusa_bench.base.files import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from medusa_bench.measurements import ResultPoint
-    from medusa_bench.results import Cell, Difference, Results
+    from medusa_bench.results.reading import Cell, Difference, Results
+    from medusa_bench.results.rows import ResultPoint
 
 FORMATS = ("csv", "json", "markdown", "parquet")
 _SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": "parquet"}
@@ -57,7 +57,7 @@ def export(folders: tuple[str, ...], output: str | None, form: str | None) -> No
     """One row a logical point, as CSV, JSON, Markdown or Parquet; several folders in one table."""
     from pathlib import Path
 
-    from medusa_bench.results import export_rows
+    from medusa_bench.results.reading import export_rows
 
     rows = [row for folder in folders for row in export_rows(_load(folder))]
     form = form or _SUFFIXES.get(Path(output).suffix.lower() if output else "", "csv")
@@ -76,12 +76,12 @@ def export(folders: tuple[str, ...], output: str | None, form: str | None) -> No
 @click.option("-o", "--output", required=True, help="The folder to write.")
 def merge(folders: tuple[str, ...], output: str) -> None:
     """The union of folders of one environment, such as the shards of `sweep --shard`."""
-    from medusa_bench import store
+    from medusa_bench.results import folders as result_folders
 
     sources = [_load(folder) for folder in folders]
     num_rows = sum(len(source.rows) for source in sources)
     num_distinct = len({(r.task, r.round_index) for source in sources for r in source.rows})
-    merged = store.merge(sources, output)
+    merged = result_folders.merge(sources, output)
     if num_distinct < num_rows:
         _note(
             f"{num_rows - num_distinct} rows are of a task and round that another folder has too: "
@@ -109,7 +109,7 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
     sets of rounds is wider than either. Ambiguous: the rounds cannot tell, or the machine was
     disturbed; measure with more --rounds. Exit code 7 if any point is slower.
     """
-    from medusa_bench.results import Verdict, differences
+    from medusa_bench.results.reading import Verdict, differences
 
     if threshold != threshold:  # noqa: PLR0124 -- nan is within every range
         raise click.UsageError("--threshold is no number.")
@@ -148,9 +148,9 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
     """Check every line against its checksum and its key; exit code 1 if any is damaged."""
-    from medusa_bench import store
+    from medusa_bench.results import folders as result_folders
 
-    checked = [store.load(folder) for folder in folders]
+    checked = [result_folders.load(folder) for folder in folders]
     if as_json:
         document = [
             {
@@ -169,7 +169,8 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
         for folder, results in zip(folders, checked, strict=True):
             for damage in results.damages:
                 click.echo(
-                    f"{folder}/{store.POINTS_FILE}, line {damage.line_number}: {damage.reason}"
+                    f"{folder}/{result_folders.POINTS_FILE}, line {damage.line_number}: "
+                    f"{damage.reason}"
                 )
             torn = " and half a last line" if results.torn_bytes else ""
             state = f"damaged lines: {len(results.damages)}" if results.damages else "intact"
@@ -179,10 +180,10 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
 
 def _load(folder: str) -> Results:
     """The folder's results, with a warning where lines are damaged."""
-    from medusa_bench import store
     from medusa_bench.cli.console import warn
+    from medusa_bench.results import folders as result_folders
 
-    results = store.load(folder)
+    results = result_folders.load(folder)
     if results.damages:
         warn(
             f"{folder}: damaged lines, left out: {len(results.damages)}; "
@@ -203,7 +204,7 @@ def _note(message: str) -> None:
 def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from medusa_bench.cli.doubts import WORDS
+    from medusa_bench.results.flags import WORDS
 
     return {
         "folder": str(results.path),
@@ -233,7 +234,7 @@ def _doubt_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
 
 def _show(results: Results, points: Sequence[ResultPoint]) -> None:
     from medusa_bench.cli import console
-    from medusa_bench.cli.doubts import WORDS
+    from medusa_bench.results.flags import WORDS
 
     out = console.stdout()
 
@@ -310,7 +311,7 @@ def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
 
 
 def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
-    from medusa_bench.results import EXPORT_COLUMNS
+    from medusa_bench.results.reading import EXPORT_COLUMNS
 
     if form == "json":
         return json.dumps(rows, indent=1) + "\n"
@@ -368,7 +369,7 @@ def _write(output: str, content: bytes) -> None:
 
 
 def _environment_changes(old: Results, new: Results) -> Iterable[tuple[str, Any, Any]]:
-    from medusa_bench.store import environment_changes
+    from medusa_bench.results.folders import environment_changes
 
     return environment_changes(old.run, new.run)
 
@@ -402,7 +403,7 @@ _DIFF_COLUMNS = (
 
 def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
     from medusa_bench.cli import console
-    from medusa_bench.results import Verdict
+    from medusa_bench.results.reading import Verdict
 
     dull = (Verdict.SAME, Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER)
     told = [each for each in found if show_all or each.verdict not in dull]

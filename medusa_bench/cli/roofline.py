@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
-from medusa_bench.errors import MedusaBenchError
 
 if TYPE_CHECKING:
-    from medusa_bench.devices import DeviceProfile
     from medusa_bench.report.series import By, Dot, Panel, Selection, Source
+    from medusa_bench.specs.profiles import DeviceProfile
 
 _RESULTS = Path("results")
 
@@ -73,7 +73,7 @@ def command(folders: tuple[str, ...], **options: Any) -> None:
             sources = _on_the_papers_gpu(sources, options["figure"])
         panels = series.panels(sources, by, selection)
     else:
-        from medusa_bench.dtypes import Dtype
+        from medusa_bench.specs.dtypes import Dtype
 
         panels = series.roofs_alone(profiles, selection.dtype or Dtype.FLOAT16)
     if options["output"]:
@@ -86,17 +86,17 @@ def command(folders: tuple[str, ...], **options: Any) -> None:
 
 
 def _profiles(names: Sequence[str]) -> "list[DeviceProfile]":
-    from medusa_bench import devices
+    from medusa_bench.specs import profiles as gpu_profiles
 
-    return [devices.load(name) for name in names]
+    return [gpu_profiles.load(name) for name in names]
 
 
 def _selection(options: dict[str, Any]) -> "tuple[By, Selection]":
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.measurements import Timing
-    from medusa_bench.operators import select
-    from medusa_bench.phases import Phase
     from medusa_bench.report.series import By, Selection, of_paper_figure
+    from medusa_bench.results.rows import Timing
+    from medusa_bench.specs.dtypes import Dtype
+    from medusa_bench.specs.operators import select
+    from medusa_bench.specs.settings import Phase
 
     selection = Selection(
         models=options["models"] or (),
@@ -118,8 +118,9 @@ def _selection(options: dict[str, Any]) -> "tuple[By, Selection]":
 
 
 def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "list[Source]":
-    from medusa_bench import devices, store
     from medusa_bench.report.series import Source
+    from medusa_bench.results import folders as result_folders
+    from medusa_bench.specs import profiles as gpu_profiles
 
     if not folders:
         newest = _newest()
@@ -134,14 +135,14 @@ def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "li
             console.stderr().print(f"The newest results: {folder}", markup=False)
     sources = []
     for folder in folders:
-        results = store.load(folder)
+        results = result_folders.load(folder)
         environment = results.environment
         sources.append(
             Source(
                 device=environment.device,
                 points=results.points(),
                 roofs=results.roof,
-                profile=devices.match(environment.device, environment.memory_bytes),
+                profile=gpu_profiles.match(environment.device, environment.memory_bytes),
                 l2_bytes=environment.l2_bytes,
                 extra_profiles=tuple(profiles),
             )

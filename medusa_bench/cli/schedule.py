@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.files import writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
-from medusa_bench.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.files import writing
 
 if TYPE_CHECKING:
-    from medusa_bench.compare import Comparison
-    from medusa_bench.schedules import Replay, Schedule
+    from medusa_bench.compare.schedules import Replay, Schedule
+    from medusa_bench.compare.simulation import Comparison
 
 _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 
@@ -85,13 +85,14 @@ def command(
     Covers batch sizes 1 to the largest; off where speculation does not pay. --check reads such a
     file back and simulates it beside always-on and always-off.
     """
-    from medusa_bench import schedules, shapes
-    from medusa_bench.acceptance import Constant, doubts
-    from medusa_bench.compare import simulate
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.methods import Block, eagle_chain
+    from medusa_bench.compare import schedules
+    from medusa_bench.compare.acceptance import Constant, doubts
+    from medusa_bench.compare.methods import Block, eagle_chain
+    from medusa_bench.compare.simulation import simulate
+    from medusa_bench.specs import models
+    from medusa_bench.specs.dtypes import Dtype
 
-    target = shapes.load(model)
+    target = models.load(model)
     lengths = draft_len or tuple(range(1, 16))
     contenders = simulation.contenders(
         (method,),
@@ -210,7 +211,7 @@ def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:
 def _print_hints(
     schedule: "Schedule", replay: "Sequence[Replay]", rows: "Sequence[Comparison]"
 ) -> None:
-    from medusa_bench import schedules
+    from medusa_bench.compare import schedules
 
     on = [point for point in replay if point.draft_len]
     if not on:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
-from medusa_bench.errors import MedusaBenchError, UnknownNameError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from medusa_bench.acceptance import AcceptanceModel
-    from medusa_bench.compare import Contender
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.latency import LatencyModel
-    from medusa_bench.shapes import ModelShape
+    from medusa_bench.compare.acceptance import AcceptanceModel
+    from medusa_bench.compare.simulation import Contender
+    from medusa_bench.predict.latency import LatencyModel
+    from medusa_bench.specs.dtypes import Dtype
+    from medusa_bench.specs.models import ModelShape
 
 PAPER_GPU = "a100-80gb-pcie"
 PAPER_RESULTS = "results/paper"
@@ -116,14 +116,14 @@ def contenders(
 
     Raises MedusaBenchError: an unknown method, or one without a published acceptance.
     """
-    from medusa_bench import shapes
-    from medusa_bench.compare import Contender
-    from medusa_bench.methods import METHODS
+    from medusa_bench.compare.methods import METHODS
+    from medusa_bench.compare.simulation import Contender
+    from medusa_bench.specs import models as model_specs
 
     for name in method_names:
         if name not in METHODS:
             raise UnknownNameError("method", name, METHODS)
-    draft_shapes = [shapes.load(name) for name in drafts]
+    draft_shapes = [model_specs.load(name) for name in drafts]
     chosen = _acceptance_by_name(acceptance, {*METHODS, *(shape.name for shape in draft_shapes)})
     found = []
     for name in method_names:
@@ -144,7 +144,7 @@ def contenders(
 
 
 def _acceptance_by_name(texts: Sequence[str], names: set[str]) -> "Mapping[str, AcceptanceModel]":
-    from medusa_bench import acceptance
+    from medusa_bench.compare import acceptance
 
     chosen = {}
     for text in texts:
@@ -180,15 +180,15 @@ def latency_models(
 
     Kernel times unless asked for otherwise; the paper's own are eager, its harness included.
     """
-    from medusa_bench import predictors
-    from medusa_bench.measurements import Timing
+    from medusa_bench.predict import choosing
+    from medusa_bench.results.rows import Timing
 
-    kind = predictors.Kind(by)
+    kind = choosing.Kind(by)
     models = []
     for name in names:
         published = name in {"paper", PAPER_RESULTS}
         called = Timing(timing) if timing else Timing.EAGER if published else Timing.KERNEL
-        models.append(predictors.model_for(PAPER_GPU if name == "paper" else name, called, kind))
+        models.append(choosing.model_for(PAPER_GPU if name == "paper" else name, called, kind))
     return models
 
 
@@ -199,11 +199,13 @@ def too_large(
     dtype: "Dtype",
 ) -> list[str]:
     """In words, which settings do not fit into the device's memory, where a profile tells it."""
-    from medusa_bench import devices
-    from medusa_bench.methods import memory_bytes
+    from medusa_bench.compare.methods import memory_bytes
+    from medusa_bench.specs import profiles
 
     found = [
-        each for each in devices.all_profiles() if latency.device in {each.name, *each.device_names}
+        each
+        for each in profiles.all_profiles()
+        if latency.device in {each.name, *each.device_names}
     ]
     if not found:
         return []
@@ -244,17 +246,17 @@ def tree_latency(
     With a draft model each level is one of its passes: the first over the root, the others over
     draft_width nodes.
     """
-    from medusa_bench import shapes
-    from medusa_bench.compare import step_costs
-    from medusa_bench.dtypes import Dtype
-    from medusa_bench.methods import Block, Draft, medusa
+    from medusa_bench.compare.methods import Block, Draft, medusa
+    from medusa_bench.compare.simulation import step_costs
+    from medusa_bench.specs import models as model_specs
+    from medusa_bench.specs.dtypes import Dtype
 
-    target = shapes.load(model)
+    target = model_specs.load(model)
     (latency,) = latency_models((gpu,), timing=timing, by=by)
     methods = [medusa(n, heads=heads and n > 1) for n in range(1, max_candidates + 1)]
     steps = [method.step(target, batch_size, seq_len, Block(block)) for method in methods]
     if draft:
-        shape = shapes.load(draft)
+        shape = model_specs.load(draft)
         levels = (Draft(shape, 1), Draft(shape, 1, draft_width))
         drafting = replace(medusa(2), drafts=levels).step(target, batch_size, seq_len, Block(block))
         steps += [drafting[:1], drafting[1:2]]

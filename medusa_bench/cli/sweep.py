@@ -12,18 +12,20 @@ from typing import Any
 
 import click
 
-from medusa_bench import devices, store, sweep
+from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import NAMES_A_GRID, grid, grid_options
 from medusa_bench.cli.options import DURATION, SHARD
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.results import print_folder
-from medusa_bench.devices import DeviceProfile
-from medusa_bench.errors import ExitCode
+from medusa_bench.measure import sweep
 from medusa_bench.measure.client import WorkerBackend, device_name, pick_device
-from medusa_bench.measurements import Failure, Grid, Measurement, Roofs, Task
-from medusa_bench.operators import Point
-from medusa_bench.sweep import Plan
+from medusa_bench.measure.sweep import Plan
+from medusa_bench.results import folders
+from medusa_bench.results.rows import Failure, Grid, Measurement, Roofs, Task
+from medusa_bench.specs import profiles
+from medusa_bench.specs.operators import Point
+from medusa_bench.specs.profiles import DeviceProfile
 
 
 @click.command(
@@ -100,7 +102,7 @@ def _request(options: dict[str, Any]) -> _Request:
 def _device(requested: str | None, *, dry_run: bool) -> tuple[str | None, DeviceProfile | None]:
     """The device to measure, or for a dry run the profile to plan for, or neither."""
     if dry_run and requested and not re.fullmatch(r"cpu|cuda(:\d+)?", requested):
-        return None, devices.load(requested)
+        return None, profiles.load(requested)
     if dry_run and requested and requested != "cpu":
         return None, None
     return pick_device(requested), None
@@ -215,7 +217,7 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
         environment = backend.environment
         plan = sweep.plan(request.grid, environment.memory_bytes).shard(*options["shard"])
         arguments = click.get_current_context().obj
-        with store.Writer(
+        with folders.Writer(
             path,
             environment,
             request.grid,
@@ -240,9 +242,9 @@ def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Pa
         path = _default_folder(name)
     num_threads = None
     if path is not None:
-        store.refuse_if_busy(path)
-        if (path / store.RUN_FILE).exists():
-            num_threads = store.load(path).environment.num_threads
+        folders.refuse_if_busy(path)
+        if (path / folders.RUN_FILE).exists():
+            num_threads = folders.load(path).environment.num_threads
     backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=options["share_gpu"])
     return backend, path or _default_folder(backend.environment.device)
 
@@ -260,7 +262,7 @@ class _Sweep:
     options: dict[str, Any]
     plan: Plan
     backend: WorkerBackend
-    writer: store.Writer
+    writer: folders.Writer
 
     def run(self) -> ExitCode:
         left = self._left(retry_failed=self.options["retry_failed"])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
 from medusa_bench.cli.options import DURATION
 from medusa_bench.cli.progress import Advance, progress
-from medusa_bench.errors import ExitCode
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.head_accuracy import Ranks
-    from medusa_bench.decode.self_distillation import Made, Stage
+    from medusa_bench.decode.heads.accuracy import Ranks
+    from medusa_bench.decode.heads.distillation import Made, Stage
 
 
 @click.command(
@@ -113,8 +113,10 @@ def command(**options: Any) -> int:
     accuracy-paths.json on the prompts and the same on held-out text, which `tree` reads, and the
     loss and accuracy curves as a table and a figure.
     """
-    from medusa_bench.decode import models, prompts, self_distillation
-    from medusa_bench.decode.training import Recipe
+    from medusa_bench.decode.engine import loading
+    from medusa_bench.decode.heads import distillation
+    from medusa_bench.decode.heads.training import Recipe
+    from medusa_bench.decode.study import prompts
     from medusa_bench.report import style
     from medusa_bench.report import training as report
 
@@ -122,7 +124,7 @@ def command(**options: Any) -> int:
     path = options["prompts"]
     asked = prompts.read(path or prompts.OWN)
     with console.stderr().status(f"Loading {options['model']}"):
-        model, tokenizer = models.load(options["model"], device=options["device"])
+        model, tokenizer = loading.load(options["model"], device=options["device"])
     folder = options["output"]
     recipe = Recipe(
         num_heads=options["num_heads"],
@@ -135,14 +137,14 @@ def command(**options: Any) -> int:
         learning_rate=options["learning_rate"],
         seed=options["seed"],
     )
-    text = self_distillation.Text(
+    text = distillation.Text(
         tokens=options["tokens"],
         max_new_tokens=options["max_new_tokens"],
         rows=options["text_rows"],
         seed=options["seed"],
     )
     with ExitStack() as bars:
-        made = self_distillation.make_heads(
+        made = distillation.make_heads(
             model,
             tokenizer,
             folder,
@@ -156,7 +158,7 @@ def command(**options: Any) -> int:
     if made is None:
         console.stderr().print("Stopped at --max-time. The same command goes on.")
         return ExitCode.UNFINISHED
-    curves = report.read_curves(folder / self_distillation.CURVES)
+    curves = report.read_curves(folder / distillation.CURVES)
     title = f"Medusa heads of {options['model']}, {made.num_tokens:,} tokens of its own text"
     figure = report.training_figure(curves, title=title)
     for suffix in ("png", "pdf"):

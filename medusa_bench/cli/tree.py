@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.files import writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
-from medusa_bench.files import writing
 
 if TYPE_CHECKING:
-    from medusa_bench.trees import CandidateTree, ChosenTree, HeadAccuracy, JointFrequency
+    from medusa_bench.compare.trees import CandidateTree, ChosenTree, HeadAccuracy, JointFrequency
 
 
 @click.command(epilog="Example: medusa-bench tree --gpu a100-80gb-pcie --batch-size 4 -o tree.png")
@@ -82,7 +82,7 @@ def command(
     --gpu: size and shape for the most tokens per second at this batch and context, cliffs of the
     GPU's cost curve included.
     """
-    from medusa_bench import trees
+    from medusa_bench.compare import trees
 
     if list_names:
         _print_names(as_json)
@@ -209,7 +209,7 @@ def _write(
 
 
 def _print_names(as_json: bool) -> None:
-    from medusa_bench import trees
+    from medusa_bench.compare import trees
 
     published = trees.published_trees()
     if as_json:

@@ -18,11 +18,12 @@ from time import time
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError, UnknownNameError
-from medusa_bench.measure import gpu, host, worker
+from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
+from medusa_bench.measure import host, worker
+from medusa_bench.measure import nvml as gpu
 from medusa_bench.measure.worker import Answer, Measures, Options
-from medusa_bench.measurements import Environment, Failure, FailureKind, Measurement, Roofs, Task
+from medusa_bench.results.rows import Environment, Failure, FailureKind, Measurement, Roofs, Task
+from medusa_bench.specs.dtypes import Dtype
 
 START_S = 180.0  # importing torch takes 3 s on a quiet machine, and a minute on a cold disk
 ROOFS_S = 120.0
@@ -177,7 +178,7 @@ class WorkerBackend:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["medusa_bench.measure.preload"])
+        context.set_forkserver_preload(["medusa_bench.measure.fork_preload"])
         self._connection, theirs = context.Pipe()
         options = self._options
         if self._environment is not None:

@@ -9,15 +9,15 @@ from time import perf_counter
 
 import torch
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.measure import host
+from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.measurer import Watch
 from medusa_bench.measure.operands import OperandSet
-from medusa_bench.measure.products import Call
-from medusa_bench.measure.protocol import Rules, Timer
-from medusa_bench.measurements import Doubt, Environment, Timing
-from medusa_bench.operators import Product
+from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.results.rows import Doubt, Environment, Timing
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.products import Product
 
 ARENA_BYTES = 512 << 20
 _TRAFFIC_BYTES = 16 << 20  # under 1 ms a call, so that some calls are not disturbed

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measure import gpu
-from medusa_bench.measure.gpu import FIRST_CAPABILITY
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.measure import nvml as gpu
+from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.measurer import Watch
+from medusa_bench.measure.nvml import FIRST_CAPABILITY
 from medusa_bench.measure.operands import OperandSet
-from medusa_bench.measure.products import Call
-from medusa_bench.measure.protocol import Rules, Timer
-from medusa_bench.measurements import Environment, Timing
-from medusa_bench.operators import Product
+from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.results.rows import Environment, Timing
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.products import Product
 
 _GRAPH_S = 2e-3
 _MIN_L2_BYTES = 4 << 20  # where the driver does not tell

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import torch
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.measure import products, protocol
+from medusa_bench.measure import kernels as products
+from medusa_bench.measure import stopping
+from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.operands import Arena, OperandSet, Rotation, rhs_is_transposed
-from medusa_bench.measure.products import Call
-from medusa_bench.measure.protocol import Rules, Timer
-from medusa_bench.measurements import (
+from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.results.rows import (
     Doubt,
     Environment,
     Measurement,
@@ -22,7 +22,8 @@ from medusa_bench.measurements import (
     Telemetry,
     Timing,
 )
-from medusa_bench.operators import Product
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.products import Product
 
 MAX_TRIES = 3
 COOL_DOWN_S = 2.0
@@ -112,12 +113,12 @@ class Measurer:
         rules = self.device.rules[task.timing]
         for attempt in range(MAX_TRIES):
             with self.device.watch() as watch:
-                block = protocol.run(timer, rules, budget_s, self.clock)
+                block = stopping.run(timer, rules, budget_s, self.clock)
             if Doubt.THROTTLED not in watch.doubts:
                 break
             if attempt < MAX_TRIES - 1:
                 self.sleep(COOL_DOWN_S)
-        return protocol.measurement(
+        return stopping.measurement(
             task,
             round_index,
             block,
@@ -164,8 +165,8 @@ class Measurer:
         call = products.into_place(product, dtype, self._device_type)
         timer = self.device.timer(call, rotation.next, Timing.KERNEL)
         rules = self.device.rules[Timing.KERNEL]
-        block = protocol.run(timer, rules, budget_s, self.clock)
-        return protocol.quantile_s(block, self.device.roof_quantile)
+        block = stopping.run(timer, rules, budget_s, self.clock)
+        return stopping.quantile_s(block, self.device.roof_quantile)
 
     def _peak_flops_per_s(self, dtype: Dtype, quick: bool, budget_s: float) -> float:
         best = self._best_products.get(dtype)
@@ -188,8 +189,8 @@ class Measurer:
             call, num_bytes, next_set = kernels[name]
             timer = self.device.timer(call, next_set, Timing.KERNEL)
             rules = self.device.rules[Timing.KERNEL]
-            block = protocol.run(timer, rules, budget_s, self.clock)
-            bytes_per_s[name] = num_bytes / protocol.quantile_s(block, self.device.roof_quantile)
+            block = stopping.run(timer, rules, budget_s, self.clock)
+            bytes_per_s[name] = num_bytes / stopping.quantile_s(block, self.device.roof_quantile)
         self._best_traffic = max(bytes_per_s, key=bytes_per_s.__getitem__)
         return max(bytes_per_s.values())
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.operators import Product
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.products import Product
 
 STORAGE: dict[Dtype, torch.dtype] = {
     Dtype.FLOAT32: torch.float32,

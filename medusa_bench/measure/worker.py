@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measurements import Environment, FailureKind, Measurement, Roofs, Task
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.results.rows import Environment, FailureKind, Measurement, Roofs, Task
+from medusa_bench.specs.dtypes import Dtype
 
 
 class Measures(Protocol):
@@ -58,7 +58,7 @@ class Answer:
 
 def open_measurer(options: Options) -> Measures:
     """The measurer of a device. Imports torch, and opens CUDA where the device is a GPU."""
-    from medusa_bench.measure import preload  # noqa: F401  sets the environment torch reads
+    from medusa_bench.measure import fork_preload  # noqa: F401  sets the environment torch reads
     import torch  # isort: skip
 
     from medusa_bench.measure.measurer import Measurer

@@ -9,9 +9,10 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from medusa_bench.compare import Comparison, Outcome, best, by_setting, cliffs
-from medusa_bench.report import style, tree_layout
-from medusa_bench.trees import CandidateTree, HeadAccuracy, JointFrequency
+from medusa_bench.compare import tree_layout
+from medusa_bench.compare.simulation import Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.compare.trees import CandidateTree, HeadAccuracy, JointFrequency
+from medusa_bench.report import style
 
 
 @style.applied()

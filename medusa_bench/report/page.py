@@ -17,13 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.latency import LatencyModel
-from medusa_bench.measurements import Doubt
-from medusa_bench.quantities import si
-from medusa_bench.report import page_data, studies
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.quantities import si
+from medusa_bench.compare import studies
+from medusa_bench.compare.studies import GrownTree, Study
+from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.report import page_data
 from medusa_bench.report.page_data import Folder
-from medusa_bench.report.studies import GrownTree, Study
+from medusa_bench.results.rows import Doubt
 
 _HERE = Path(__file__).parent
 _SCRIPTS = (  # in this order: later ones use the earlier

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from medusa_bench import devices
-from medusa_bench.devices import DeviceProfile
-from medusa_bench.latency import LatencyModel
-from medusa_bench.measurements import ResultPoint
-from medusa_bench.results import EXPORT_COLUMNS, Results
-from medusa_bench.tiles import Products
+from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.results.reading import EXPORT_COLUMNS, Results
+from medusa_bench.results.rows import ResultPoint
+from medusa_bench.specs import profiles
+from medusa_bench.specs.columns import Products
+from medusa_bench.specs.profiles import DeviceProfile
 
 Json = dict[str, Any]
 
@@ -31,7 +31,7 @@ class Folder:
     @classmethod
     def of(cls, results: Results) -> "Folder":
         environment = results.environment
-        profile = devices.match(environment.device, environment.memory_bytes)
+        profile = profiles.match(environment.device, environment.memory_bytes)
         return cls(results, results.points(), profile)
 
     @property

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from medusa_bench.measurements import Provenance
 from medusa_bench.report import style
 from medusa_bench.report.series import By, Cause, Dot, Panel, Series, paths
+from medusa_bench.results.rows import Provenance
 
 _DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 _HEADROOM = 2.0  # above the highest roof

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 
-from medusa_bench.devices import DeviceProfile
-from medusa_bench.dtypes import Dtype
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.measurements import ABOVE_ROOF, Doubt, Provenance, ResultPoint, Roofs, Timing
-from medusa_bench.phases import Phase
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.results.rows import ABOVE_ROOF, Doubt, Provenance, ResultPoint, Roofs, Timing
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.profiles import DeviceProfile
+from medusa_bench.specs.settings import Phase
 
 
 class By(StrEnum):

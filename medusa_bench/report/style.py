@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medusa_bench.errors import MedusaBenchError
-from medusa_bench.files import writing
-from medusa_bench.measurements import Provenance
-from medusa_bench.phases import Phase
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.files import writing
+from medusa_bench.results.rows import Provenance
+from medusa_bench.specs.settings import Phase
 
 # Text widths of common two-column styles (ICML, NeurIPS, ACM are within 5 %).
 WIDTHS_IN = {"one": 3.35, "two": 6.9}

@@ -14,8 +14,8 @@ from medusa_bench.cli.generation.loading import Given
 from medusa_bench.cli.progress import progress
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.comparison import Played
-    from medusa_bench.decode.study import Row, Study
+    from medusa_bench.decode.study.rounds import Played
+    from medusa_bench.decode.study.study import Row, Study
 
 _LEAST_OVERHEAD = 0.95
 _REHEARSING = "Timing this machine's operators"
@@ -104,9 +104,9 @@ def _play(study: "Study", contest: entrants.Contest, num_rounds: int) -> "list[P
 
 def _run_random(options: Mapping[str, Any], given: Given, arguments: Sequence[str]) -> None:
     """Overheads of a shape with random weights; acceptance from a named model."""
-    from medusa_bench import acceptance
-    from medusa_bench.decode.operator_times import ModelTimes
-    from medusa_bench.decode.overheads import num_steps, time_overheads
+    from medusa_bench.compare import acceptance
+    from medusa_bench.decode.study.operator_times import ModelTimes
+    from medusa_bench.decode.study.overheads import num_steps, time_overheads
 
     law = acceptance.parse(options["acceptance"][0] if options["acceptance"] else "paper")
     counts = sorted({1, *(options["num_candidates"] or entrants.OVERHEAD_COUNTS)})

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.generation.loading import Loaded
-from medusa_bench.errors import MedusaBenchError
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.comparison import Entrant
-    from medusa_bench.decode.operator_times import ModelTimes
-    from medusa_bench.decode.overheads import OverheadRow
-    from medusa_bench.decode.study import Foreseen, HeadsTimes
-    from medusa_bench.trees import CandidateTree
+    from medusa_bench.compare.trees import CandidateTree
+    from medusa_bench.decode.study.operator_times import ModelTimes
+    from medusa_bench.decode.study.overheads import OverheadRow
+    from medusa_bench.decode.study.rounds import Entrant
+    from medusa_bench.decode.study.study import Foreseen, HeadsTimes
 
 OVERHEAD_COUNTS = (1, 4, 8, 16, 32, 64)
 _FORESEEN_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64)
@@ -51,10 +51,10 @@ def rehearse(
 
     swept_on: the sweep or GPU whose latencies stand for the operators instead.
     """
-    from medusa_bench.decode.operator_times import ModelTimes, SweptProducts
-    from medusa_bench.decode.overheads import time_overheads
-    from medusa_bench.decode.packing import Packing
-    from medusa_bench.decode.study import HeadsTimes, draft_times
+    from medusa_bench.decode.engine.packing import Packing
+    from medusa_bench.decode.study.operator_times import ModelTimes, SweptProducts
+    from medusa_bench.decode.study.overheads import time_overheads
+    from medusa_bench.decode.study.study import HeadsTimes, draft_times
 
     study = loaded.study
     swept = None
@@ -96,7 +96,7 @@ def rehearse(
 
 def foresee(loaded: Loaded, rehearsal: Rehearsal) -> "list[Foreseen]":
     """Medusa at each count: its overhead, and its speedup where accuracies are known."""
-    from medusa_bench.decode import study
+    from medusa_bench.decode.study import study
 
     return study.foresee(rehearsal.times, _FORESEEN_COUNTS, loaded.rates, heads_s=rehearsal.heads_s)
 
@@ -107,7 +107,7 @@ def draft_lens(options: Mapping[str, Any]) -> Sequence[int]:
 
 
 def _named_tree(options: Mapping[str, Any]) -> "CandidateTree":
-    from medusa_bench import trees
+    from medusa_bench.compare import trees
 
     return trees.load_tree(options["tree_name"])
 
@@ -135,10 +135,10 @@ def contest(
     options: Mapping[str, Any],
 ) -> Contest:
     """Every method that the options name."""
-    from medusa_bench.decode.lookup import Lookup
-    from medusa_bench.decode.self_speculative import SelfSpeculative
-    from medusa_bench.decode.speculative import Speculative
-    from medusa_bench.decode.vanilla import Vanilla
+    from medusa_bench.decode.methods.lookup import Lookup
+    from medusa_bench.decode.methods.self_speculative import SelfSpeculative
+    from medusa_bench.decode.methods.speculative import Speculative
+    from medusa_bench.decode.methods.vanilla import Vanilla
 
     study = loaded.study
     found = Contest()
@@ -174,9 +174,9 @@ def _add_medusas(
     options: Mapping[str, Any],
 ) -> None:
     """Medusa with the tree asked for, at the counts asked for, or at the best count foreseen."""
-    from medusa_bench.decode.acceptance import Typical
-    from medusa_bench.decode.medusa import Medusa
-    from medusa_bench.trees import expected_tokens, grow
+    from medusa_bench.compare.trees import expected_tokens, grow
+    from medusa_bench.decode.engine.rules import Typical
+    from medusa_bench.decode.methods.medusa import Medusa
 
     assert loaded.heads is not None
     chosen = []

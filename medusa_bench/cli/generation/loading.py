@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
-from medusa_bench.errors import MedusaBenchError
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.heads import MedusaHeads
-    from medusa_bench.decode.model import DecoderModel
-    from medusa_bench.decode.packing import Packing
-    from medusa_bench.decode.study import Rates, Study
-    from medusa_bench.shapes import ModelShape
+    from medusa_bench.decode.engine.model import DecoderModel
+    from medusa_bench.decode.engine.packing import Packing
+    from medusa_bench.decode.heads.heads import MedusaHeads
+    from medusa_bench.decode.study.study import Rates, Study
+    from medusa_bench.specs.models import ModelShape
 
 ACCURACY_NAME = "accuracy-paths.json"  # what train writes beside heads
 
@@ -46,11 +46,14 @@ def load(options: Mapping[str, Any], given: Given) -> Loaded:
     """The model of --generate with all that was asked for beside it. Raises MedusaBenchError."""
     import torch
 
-    from medusa_bench import shapes, trees
-    from medusa_bench.decode import attention, head_files, models, prompts
-    from medusa_bench.decode.comparison import Question
-    from medusa_bench.decode.model import DecoderModel
-    from medusa_bench.decode.packing import pack
+    from medusa_bench.compare import trees
+    from medusa_bench.decode.engine import attention, loading
+    from medusa_bench.decode.engine.model import DecoderModel
+    from medusa_bench.decode.engine.packing import pack
+    from medusa_bench.decode.heads import files
+    from medusa_bench.decode.study import prompts
+    from medusa_bench.decode.study.rounds import Question
+    from medusa_bench.specs import models
 
     attention.register()
     name = options["generate"]
@@ -60,10 +63,10 @@ def load(options: Mapping[str, Any], given: Given) -> Loaded:
         "device": options["device"],
         "attention": options["attention"],
     }
-    model, tokenizer = models.load(name, **load_as)
+    model, tokenizer = loading.load(name, **load_as)
     heads = None
     if options["heads"]:
-        heads = head_files.load(options["heads"], model)
+        heads = files.load(options["heads"], model)
         for note in heads.notes:
             console.warn(note)
     packing = _packing(options, model)
@@ -72,7 +75,7 @@ def load(options: Mapping[str, Any], given: Given) -> Loaded:
         pack(heads, packing)
     drafts = {}
     for draft_name in options["draft"] if given("draft") else ():
-        draft, draft_tokenizer = models.load(draft_name, **load_as)
+        draft, draft_tokenizer = loading.load(draft_name, **load_as)
         if draft_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise MedusaBenchError(
                 f"{draft_name} has another tokenizer than {name}.",
@@ -97,11 +100,11 @@ def load(options: Mapping[str, Any], given: Given) -> Loaded:
         given,
         model=decoder,
         packing=packing,
-        shape=shapes.from_config(config.to_dict(), name=Path(name).stem, where=name),
+        shape=models.from_config(config.to_dict(), name=Path(name).stem, where=name),
         questions=questions,
         text=f"{len(questions)} prompts of {path.name}",
         max_new_tokens=options["max_new_tokens"],
-        eos_token_ids=models.eos_ids(model),
+        eos_token_ids=loading.eos_ids(model),
         rule=_sampling(options),
         energy_j=_energy(options["device"]),
     )
@@ -122,15 +125,15 @@ def load_random(
     MedusaBenchError."""
     import torch
 
-    from medusa_bench import shapes
-    from medusa_bench.decode import attention
-    from medusa_bench.decode.comparison import Question
-    from medusa_bench.decode.model import DecoderModel
-    from medusa_bench.decode.packing import pack
-    from medusa_bench.decode.random_weights import random_model
+    from medusa_bench.decode.engine import attention
+    from medusa_bench.decode.engine.model import DecoderModel
+    from medusa_bench.decode.engine.packing import pack
+    from medusa_bench.decode.engine.random_weights import random_model
+    from medusa_bench.decode.study.rounds import Question
+    from medusa_bench.specs import models
 
     attention.register()
-    shape = shapes.load(options["generate"])
+    shape = models.load(options["generate"])
     model = random_model(
         shape,
         dtype=getattr(torch, _dtype(options, given)),
@@ -166,9 +169,9 @@ def _study(
     weights: str = "",
     **changes: Any,
 ) -> "Study":
-    from medusa_bench.decode.engine import Engine
-    from medusa_bench.decode.study import Study
-    from medusa_bench.dtypes import Dtype
+    from medusa_bench.decode.engine.engine import Engine
+    from medusa_bench.decode.study.study import Study
+    from medusa_bench.specs.dtypes import Dtype
 
     return Study(
         engine=Engine(model),
@@ -183,7 +186,7 @@ def _study(
 
 
 def _packing(options: Mapping[str, Any], model: Any) -> "Packing":
-    from medusa_bench.decode.packing import Packing, fastest
+    from medusa_bench.decode.engine.packing import Packing, fastest
 
     if options["compiled"]:
         return Packing.NONE  # the compiler lays weights out itself
@@ -228,7 +231,7 @@ def _sampling(options: Mapping[str, Any]) -> Any:
         return None
     import torch
 
-    from medusa_bench.decode.acceptance import Rejection
+    from medusa_bench.decode.engine.rules import Rejection
 
     generator = torch.Generator(options["device"]).manual_seed(options["seed"])
     return lambda: Rejection(options["temperature"], generator)
@@ -249,7 +252,7 @@ def _energy(device: str) -> Callable[[], float | None]:
         return lambda: None
     import torch
 
-    from medusa_bench.measure import gpu
+    from medusa_bench.measure import nvml as gpu
 
     nvml, _ = gpu.load_nvml()
     found = gpu.find(nvml, str(torch.cuda.get_device_properties(device).uuid)) if nvml else None

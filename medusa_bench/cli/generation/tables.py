@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from medusa_bench.cli import console
 
 if TYPE_CHECKING:
-    from medusa_bench.decode.overheads import OverheadRow
-    from medusa_bench.decode.study import Foreseen, Row
+    from medusa_bench.decode.study.overheads import OverheadRow
+    from medusa_bench.decode.study.study import Foreseen, Row
 
 
 def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
     """What to expect, before anything is generated."""
-    from medusa_bench.decode.study import best
+    from medusa_bench.decode.study.study import best
 
     if all(row.speedup is None for row in foreseen):
         return ["No head accuracies are known, so only overheads are foreseen."]

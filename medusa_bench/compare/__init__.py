@@ -1,0 +1,1 @@
+"""Where parallel decoding pays: methods, acceptance, trees, simulation, schedules, verdicts."""

@@ -1,0 +1,1 @@
+"""Medusa heads: modules, files, training, accuracy."""

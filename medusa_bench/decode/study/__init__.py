@@ -1,0 +1,1 @@
+"""Generation measured: prompts, rounds, operator times, overheads."""

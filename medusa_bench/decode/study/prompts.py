@@ -1,0 +1,102 @@
+"""Prompts by category: 80 of our own, and the files of MT-Bench, AlpacaEval and Spec-Bench."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medusa_bench.base.documents import JsonObject, parse_object
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+
+# Written for this project, ten in each of the categories of MT-Bench (arXiv 2306.05685).
+OWN = Path(__file__).parents[1] / "prompt_sets" / "questions.jsonl"
+OWN_TEXT = "answers to our 80 prompts"
+
+_MAX_FILE_BYTES = 64 << 20
+_MAX_PROMPTS = 100_000
+_MAX_TURNS = 64
+_HINT = (
+    "one JSON object a line with turns (MT-Bench, Spec-Bench), or a list of objects with "
+    "instruction (AlpacaEval)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One conversation to answer: what the user says, turn by turn."""
+
+    id: str
+    category: str
+    turns: tuple[str, ...]
+
+
+def read(path: Path = OWN) -> tuple[Prompt, ...]:
+    """The prompts of a file, in its order: our own, MT-Bench's, AlpacaEval's or Spec-Bench's.
+
+    MT-Bench and Spec-Bench: a line each, {"question_id", "category", "turns": [...]}. AlpacaEval:
+    a list, {"instruction", "dataset"}; the dataset is the category. Raises InvalidFileError with
+    the line, or the place in the list, of what is wrong.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise InvalidFileError(f"{path} is over 64 MiB: no set of prompts is that large.")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise MedusaBenchError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from None
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    entries = _listed(raw, path) if raw.lstrip()[:1] == b"[" else _lines(raw, path)
+    prompts = tuple(
+        _prompt(entry, f"{path}, {where}", number)
+        for number, (where, entry) in enumerate(entries, start=1)
+    )
+    if not prompts:
+        raise InvalidFileError(f"{path} holds no prompts.", hint=_HINT)
+    if len(prompts) > _MAX_PROMPTS:
+        raise InvalidFileError(f"{path} holds {len(prompts):,} prompts; at most {_MAX_PROMPTS:,}.")
+    return prompts
+
+
+def _lines(raw: bytes, path: Path) -> Iterator[tuple[str, JsonObject]]:
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if line.strip():
+            yield f"line {number}", parse_object(line, where=f"{path}, line {number}")
+
+
+def _listed(raw: bytes, path: Path) -> Iterator[tuple[str, Any]]:
+    listed = parse_object(b'{"prompts":' + raw + b"}", where=str(path))["prompts"]
+    for number, entry in enumerate(listed, start=1):
+        yield f"entry {number}", entry
+
+
+def _prompt(entry: Any, where: str, number: int) -> Prompt:
+    if not isinstance(entry, dict):
+        raise InvalidFileError(f"{where} is no JSON object.", hint=_HINT)
+    turns = entry.get("turns", [entry["instruction"]] if "instruction" in entry else None)
+    if turns is None:
+        raise InvalidFileError(f"{where} has neither turns nor instruction.", hint=_HINT)
+    if (
+        not isinstance(turns, list)
+        or not 1 <= len(turns) <= _MAX_TURNS
+        or not all(isinstance(turn, str) and turn.strip() for turn in turns)
+    ):
+        raise InvalidFileError(f"{where}: the turns must be a list of texts, none empty.")
+    category = entry.get("category", entry.get("dataset", "all"))
+    name = entry.get("question_id", entry.get("id", number))
+    if not isinstance(category, str) or not isinstance(name, str | int):
+        raise InvalidFileError(f"{where}: the category must be a text, the id a text or a number.")
+    return Prompt(str(name), category, tuple(turns))
+
+
+def token_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """A conversation as the model wants it: its chat template, or plain text where it has none."""
+    if tokenizer.chat_template is None:
+        text = "\n\n".join(message["content"] for message in messages)
+        ids: list[int] = tokenizer(text)["input_ids"]
+        return ids
+    made = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return list(made["input_ids"])
+
+
+def first_turn_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The first turn of a prompt, ready to be answered."""
+    return token_ids(tokenizer, [{"role": "user", "content": prompt.turns[0]}])

@@ -1,0 +1,192 @@
+"""Calibrations as JSON: those that ship in profiles/calibrations, and one beside a sweep's results.
+
+Whatever is read is checked; nothing is mended.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medusa_bench.base.documents import JsonObject, parse_object
+from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.files import shipped, write_whole
+from medusa_bench.predict.boosting import Forest
+from medusa_bench.predict.calibration import (
+    NUM_FEATURES,
+    Calibration,
+    Ceilings,
+    Interval,
+    Parameters,
+    Residual,
+)
+from medusa_bench.predict.gaussian_process import GaussianProcess
+from medusa_bench.results.rows import Timing
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.products import Product
+
+SCHEMA = 1
+FILE = "calibration.json"  # beside the results it was fitted to
+SHIPPED = "profiles/calibrations"
+_MAX_BYTES = 1 << 24
+
+Part = TypeVar("Part")
+
+
+def shipped_calibrations() -> list[Calibration]:
+    """Every calibration that ships, in order of file names."""
+    return [read(path) for path in sorted(shipped(SHIPPED).glob("*.json"))]
+
+
+@lru_cache
+def read(path: Path) -> Calibration:
+    """Raises InvalidFileError, naming the file, for anything that is no calibration."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(raw) > _MAX_BYTES:
+        raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
+    return decode(parse_object(raw, where=str(path)), where=str(path))
+
+
+def write(calibration: Calibration, path: Path) -> None:
+    """Replace the file as a whole. Raises StorageError."""
+    write_whole(path, _lines(encode(calibration)).encode())
+
+
+def encode(calibration: Calibration) -> JsonObject:
+    ceilings, parameters = calibration.ceilings, calibration.parameters
+    return {
+        "schema": SCHEMA,
+        "device": calibration.device,
+        "timing": calibration.timing,
+        "source": calibration.source,
+        "command": calibration.command,
+        "num_points": calibration.num_points,
+        "error": _rounded(calibration.error),
+        "evidence": calibration.evidence,
+        "parameters": {
+            "launch_s": _rounded(parameters.launch_s),
+            "bandwidth_efficiency": _rounded(parameters.bandwidth_efficiency),
+            "compute_efficiency": _rounded(parameters.compute_efficiency),
+        },
+        "interval": {
+            "low": [_rounded(x) for x in calibration.interval.low],
+            "high": [_rounded(x) for x in calibration.interval.high],
+        },
+        "ceilings": {
+            "peak_flops_per_s": dict(ceilings.peak_flops_per_s),
+            "memory_bandwidth_bytes_per_s": ceilings.memory_bandwidth_bytes_per_s,
+            "num_sms": ceilings.num_sms,
+            "l2_bytes": ceilings.l2_bytes,
+            "clock_hz": ceilings.clock_hz,
+        },
+        "forest": calibration.forest and calibration.forest.to_json(),
+        "process": calibration.process and calibration.process.to_json(),
+        "residuals": [
+            {
+                "batch": each.product.batch,
+                "m": each.product.m,
+                "n": each.product.n,
+                "k": each.product.k,
+                "dtype": each.dtype,
+                "latency_s": _rounded(each.latency_s),
+                "fitted_s": _rounded(each.fitted_s),
+            }
+            for each in calibration.residuals
+        ],
+    }
+
+
+def decode(value: JsonObject, *, where: str) -> Calibration:
+    """Raises InvalidFileError for a missing field, another type, or a senseless number."""
+    if value.get("schema") != SCHEMA:
+        raise InvalidFileError(f"{where} is no calibration of schema {SCHEMA}.")
+    try:
+        parameters, ceilings = value["parameters"], value["ceilings"]
+        calibration = Calibration(
+            device=_text(value["device"]),
+            timing=Timing(value["timing"]),
+            ceilings=Ceilings(
+                {Dtype(d): _positive(peak) for d, peak in ceilings["peak_flops_per_s"].items()},
+                _positive(ceilings["memory_bandwidth_bytes_per_s"]),
+                _count(ceilings["num_sms"]),
+                _positive(ceilings["l2_bytes"]),
+                _positive(ceilings["clock_hz"]),
+            ),
+            parameters=Parameters(
+                _positive(parameters["launch_s"]),
+                _positive(parameters["bandwidth_efficiency"]),
+                _positive(parameters["compute_efficiency"]),
+            ),
+            interval=Interval(_three(value["interval"]["low"]), _three(value["interval"]["high"])),
+            source=_text(value["source"]),
+            command=_text(value["command"]),
+            num_points=int(value["num_points"]),
+            error=float(value["error"]),
+            evidence=_text(value["evidence"]),
+            forest=_optional(value["forest"], Forest.from_json),
+            process=_optional(value["process"], GaussianProcess.from_json),
+            residuals=tuple(map(_residual, value["residuals"])),
+        )
+    except KeyError as error:
+        raise InvalidFileError(f"{where} has no field {error}.") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InvalidFileError(f"{where} is no calibration: {str(error)[:200]}.") from None
+    forest, process = calibration.forest, calibration.process
+    if (
+        forest is not None and not 0 <= forest.columns.min() <= forest.columns.max() < NUM_FEATURES
+    ) or (process is not None and process.points.shape[1] != NUM_FEATURES):
+        raise InvalidFileError(f"{where}: its correction asks for features that there are not.")
+    return calibration
+
+
+def _optional(value: Any, build: Callable[[dict[str, Any]], Part]) -> Part | None:
+    return None if value is None else build(value)
+
+
+def _residual(value: dict[str, Any]) -> Residual:
+    sizes = (int(_positive(value[name])) for name in ("batch", "m", "n", "k"))
+    latency_s, fitted_s = _positive(value["latency_s"]), _positive(value["fitted_s"])
+    return Residual(Product(*sizes), Dtype(value["dtype"]), latency_s, fitted_s)
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{value!r} is not above zero")
+    return number
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _three(value: Any) -> tuple[float, float, float]:
+    low, middle, high = (float(each) for each in value)
+    return low, middle, high
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _lines(value: JsonObject) -> str:
+    """A field a line, and a tree a line: readable, and small differences stay small."""
+    lines = []
+    for key, content in value.items():
+        text = json.dumps(content, separators=(",", ":") if key in ("forest", "process") else None)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines).replace("],[", "],\n  [") + "\n}\n"

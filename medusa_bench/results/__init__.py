@@ -1,0 +1,1 @@
+"""What was measured, predicted or reported: rows, folders, reading, published tables."""

@@ -1,0 +1,421 @@
+"""How rows and runs look as JSON. A row is one line; it and a run carry a checksum of their own.
+
+Whatever is read is checked in full: exact keys, types, finite numbers, known words, a key that
+matches the content. What does not hold raises InvalidFileError; nothing is mended on reading.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from medusa_bench.base.documents import JsonObject, parse_object
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.results.rows import (
+    MAX_SAMPLES,
+    Doubt,
+    Environment,
+    Estimate,
+    Failure,
+    FailureKind,
+    Grid,
+    Measurement,
+    Provenance,
+    Roofs,
+    Row,
+    Skip,
+    Task,
+    Telemetry,
+    Timing,
+)
+from medusa_bench.specs import operators
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.products import Product
+from medusa_bench.specs.settings import Phase
+
+SCHEMA = 1
+MAX_LINE_BYTES = 64_000
+MAX_REASON_CHARACTERS = 2_000
+_CHECK = b',"check":"'
+_CHECK_BYTES = len(_CHECK) + 16 + len(b'"}')
+_MAX_SIZE = 1 << 48
+
+Word = TypeVar("Word", bound=StrEnum)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedTables:
+    """A CSV of rates as a paper prints them, beside run.json, and how to read it.
+
+    Columns table, batch_size, seq_len, num_candidates, tflop_per_s, operational_intensity. Model,
+    phase, dtype and timing are the run's grid's, which has one of each.
+    """
+
+    file: str
+    sha256: str
+    source: str
+    operators: dict[str, tuple[str, ...]]  # table -> the operators that each of its cells is for
+    seq_len: int  # stands where seq_len is blank: the operator does not depend on it
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What run.json holds: all that the rows of a folder have in common."""
+
+    provenance: Provenance
+    environment: Environment
+    roofs: tuple[Roofs, ...] = ()  # in order of time
+    commands: tuple[str, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    skips: tuple[Skip, ...] = ()
+    printed: PrintedTables | None = field(default=None)
+
+
+# -- rows ---------------------------------------------------------------------------------------
+
+
+def encode_row(row: Row) -> bytes:
+    """The row as one line with its checksum and newline."""
+    task, p = row.task, row.task.product
+    record: JsonObject = {
+        "kind": type(row).__name__.lower(),
+        "key": task.key,
+        "product": [p.batch, p.m, p.n, p.k],
+        "dtype": task.dtype,
+        "timing": task.timing,
+    }
+    match row:
+        case Measurement():
+            record |= {
+                "round_index": row.round_index,
+                "latency_s": row.latency_s,
+                "min_s": row.min_s,
+                "p25_s": row.p25_s,
+                "p75_s": row.p75_s,
+                "num_calls": row.num_calls,
+                "samples_s": row.samples_s,
+                "doubts": row.doubts,
+                "telemetry": asdict(row.telemetry) if row.telemetry else None,
+                "started_at_s": row.started_at_s,
+            }
+        case Failure():
+            record |= {
+                "round_index": row.round_index,
+                "failure": row.kind,
+                "reason": _storable(row.reason),
+                "started_at_s": row.started_at_s,
+            }
+        case Estimate():
+            record |= {
+                "latency_s": row.latency_s,
+                "low_s": row.low_s,
+                "high_s": row.high_s,
+                "source": _storable(row.source),
+            }
+    body = _dump(record)[:-1]
+    return body + _CHECK + _digest(body) + b'"}\n'
+
+
+def decode_row(line: bytes) -> Row:
+    """The row that a line, given without its newline, holds. Raises InvalidFileError."""
+    body, check = line[:-_CHECK_BYTES], line[-_CHECK_BYTES:]
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidFileError(f"the line is over {MAX_LINE_BYTES} bytes")
+    if check != _CHECK + _digest(body) + b'"}':
+        raise InvalidFileError("the checksum does not match the content")
+    record = parse_object(body + b"}", where="the line")
+    return _refusing(_row, record, "the line")
+
+
+def _row(record: JsonObject) -> Row:
+    kind = record.pop("kind")
+    task, key = _task(
+        Product(*[_count(size, 1) for size in _list(record.pop("product"), 4, 4)]),
+        _word(Dtype, record.pop("dtype")),
+        _word(Timing, record.pop("timing")),
+    )
+    if record.pop("key") != key:
+        raise ValueError("the key does not match the content")
+    take = record.pop
+    row: Row
+    if kind == "measurement":
+        samples_s = tuple(_list(take("samples_s"), 0, MAX_SAMPLES))
+        for sample_s in samples_s:
+            _positive(sample_s)
+        telemetry = take("telemetry")
+        row = Measurement(
+            task,
+            _count(take("round_index")),
+            latency_s=_positive(take("latency_s")),
+            min_s=_positive(take("min_s")),
+            p25_s=_positive(take("p25_s")),
+            p75_s=_positive(take("p75_s")),
+            num_calls=_count(take("num_calls"), 1),
+            samples_s=samples_s,
+            doubts=tuple(_word(Doubt, doubt) for doubt in _list(take("doubts"))),
+            telemetry=None if telemetry is None else _telemetry(telemetry),
+            started_at_s=_number(take("started_at_s")),
+        )
+    elif kind == "failure":
+        row = Failure(
+            task,
+            _count(take("round_index")),
+            _word(FailureKind, take("failure")),
+            _text(take("reason")),
+            _number(take("started_at_s")),
+        )
+    elif kind == "estimate":
+        row = Estimate(
+            task,
+            _positive(take("latency_s")),
+            _positive(take("low_s")),
+            _positive(take("high_s")),
+            _text(take("source")),
+        )
+    else:
+        raise ValueError(f"no kind of row is named {str(kind)[:40]!r}")
+    _refuse_rest(record)
+    return row
+
+
+@lru_cache(maxsize=1 << 16)
+def _task(product: Product, dtype: Dtype, timing: Timing) -> tuple[Task, str]:
+    task = Task(product, dtype, timing)
+    return task, task.key
+
+
+def _telemetry(record: Any) -> Telemetry:
+    record = dict(_object(record))
+    reasons = tuple(_text(reason) for reason in _list(record.pop("throttle_reasons"), 0, 64))
+    for value in record.values():
+        _optional(_number, value)
+    return Telemetry(**record, throttle_reasons=reasons)
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+def encode_run(run: Run) -> bytes:
+    """run.json, with line breaks, for people too."""
+    record: JsonObject = {
+        "schema": SCHEMA,
+        "provenance": run.provenance,
+        "environment": {
+            **asdict(run.environment),
+            "details": {name: _storable(value) for name, value in run.environment.details.items()},
+        },
+        "roofs": [asdict(roofs) for roofs in run.roofs],
+        "commands": [_storable(command) for command in run.commands],
+        "grids": [_grid_record(grid) for grid in run.grids],
+        "skips": [{**asdict(skip.task), "reason": _storable(skip.reason)} for skip in run.skips],
+        "printed": asdict(run.printed) if run.printed else None,
+    }
+    record["check"] = _digest(_canonical(record)).decode()
+    return json.dumps(record, indent=1).encode() + b"\n"
+
+
+def decode_run(raw: bytes, *, where: str) -> Run:
+    """The run that run.json holds. Raises InvalidFileError, naming `where`."""
+    record = parse_object(raw, where=where)
+    schema = record.get("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise InvalidFileError(
+            f"{where} has schema {str(schema)[:20]!r}; this version reads schema {SCHEMA}.",
+            hint="a newer medusa-bench may have written it: upgrade.",
+        )
+    if record.pop("check", None) != _digest(_canonical(record)).decode():
+        raise InvalidFileError(
+            f"{where} is damaged: its checksum does not match its content.",
+            hint="restore it from a copy; it is never edited by hand.",
+        )
+    return _refusing(_run, record, where)
+
+
+def _run(record: JsonObject) -> Run:
+    take = record.pop
+    take("schema")
+    run = Run(
+        provenance=_word(Provenance, take("provenance")),
+        environment=_environment(take("environment")),
+        roofs=tuple(_roofs(each) for each in _list(take("roofs"))),
+        commands=tuple(_text(each) for each in _list(take("commands"))),
+        grids=tuple(_grid(each) for each in _list(take("grids"))),
+        skips=tuple(_skip(each) for each in _list(take("skips"))),
+        printed=_optional(_printed, take("printed")),
+    )
+    _refuse_rest(record)
+    return run
+
+
+def _environment(record: Any) -> Environment:
+    record = dict(_object(record))
+    details = _object(record.pop("details"))
+    for name in ("device", "device_type", "driver", "torch", "cuda"):
+        _text(record[name])
+    for name in ("num_sms", "l2_bytes", "num_threads"):
+        _optional(_count, record[name])
+    _count(record["memory_bytes"])
+    _optional(_number, record["power_limit_w"])
+    return Environment(**record, details={name: _text(value) for name, value in details.items()})
+
+
+def _roofs(record: Any) -> Roofs:
+    record = _object(record)
+    return Roofs(
+        {
+            _word(Dtype, dtype): _positive(peak)
+            for dtype, peak in _object(record.pop("peak_flops_per_s")).items()
+        },
+        **{name: _number(value) for name, value in record.items()},
+    )
+
+
+def _grid_record(grid: Grid) -> JsonObject:
+    record = {name: getattr(grid, name) for name in Grid.__slots__}
+    record["shapes"] = [asdict(shape) for shape in grid.shapes]
+    record["operators"] = [operator.name for operator in grid.operators]
+    return record
+
+
+def _grid(record: Any) -> Grid:
+    take = dict(_object(record)).pop
+    return Grid(
+        shapes=tuple(_shape(each) for each in _list(take("shapes"))),
+        operators=tuple(operators.find(_text(each)) for each in _list(take("operators"))),
+        phases=_words(Phase, take("phases")),
+        batch_sizes=_counts(take("batch_sizes")),
+        seq_lens=_counts(take("seq_lens")),
+        num_candidates=_counts(take("num_candidates")),
+        dtypes=_words(Dtype, take("dtypes")),
+        timings=_words(Timing, take("timings")),
+    )
+
+
+def _shape(record: Any) -> ModelShape:
+    record = dict(_object(record))
+    name = _text(record.pop("name"))
+    unmodelled = tuple(_text(note) for note in _list(record.pop("unmodelled")))
+    return ModelShape(
+        name, **{key: _count(value, 1) for key, value in record.items()}, unmodelled=unmodelled
+    )
+
+
+def _skip(record: Any) -> Skip:
+    take = dict(_object(record)).pop
+    sizes = {name: _count(size, 1) for name, size in _object(take("product")).items()}
+    task = Task(Product(**sizes), _word(Dtype, take("dtype")), _word(Timing, take("timing")))
+    return Skip(task, _text(take("reason")))
+
+
+def _printed(record: Any) -> PrintedTables:
+    take = dict(_object(record)).pop
+    return PrintedTables(
+        file=_text(take("file")),
+        sha256=_text(take("sha256")),
+        source=_text(take("source")),
+        operators={
+            table: tuple(operators.find(_text(name)).name for name in _list(names))
+            for table, names in _object(take("operators")).items()
+        },
+        seq_len=_count(take("seq_len"), 1),
+    )
+
+
+# -- values -------------------------------------------------------------------------------------
+
+
+def _refusing(read: Callable[[JsonObject], Item], record: JsonObject, where: str) -> Item:
+    """read(record), with what a wrong record makes it raise as an InvalidFileError."""
+    try:
+        return read(record)
+    except KeyError as error:
+        raise InvalidFileError(f"{where} has no {error}") from None
+    except (TypeError, ValueError) as error:
+        raise InvalidFileError(f"{where}: {str(error)[:200]}") from None
+    except MedusaBenchError as error:
+        raise InvalidFileError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+def _dump(record: JsonObject) -> bytes:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _canonical(record: JsonObject) -> bytes:
+    return json.dumps(record, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest()[:16].encode()
+
+
+def _storable(text: str) -> str:
+    """Text that a line can hold and a terminal show: printable, whole characters, not too long."""
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:MAX_REASON_CHARACTERS])
+    return text.encode("utf-8", "replace").decode()
+
+
+def _refuse_rest(record: Iterable[str]) -> None:
+    if rest := list(record):
+        raise ValueError(f"unknown: {', '.join(rest)[:80]}")
+
+
+def _object(value: Any) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError(f"{str(value)[:40]!r} is no object")
+    return value
+
+
+def _list(value: Any, least: int = 0, most: int = 1 << 20) -> list[Any]:
+    if not isinstance(value, list) or not least <= len(value) <= most:
+        raise TypeError(f"{str(value)[:40]!r} is no list of {least} to {most}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no text")
+    return value
+
+
+def _word(words: type[Word], value: Any) -> Word:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no {words.__name__}")
+    # The member by its value: a tenth of the time of words(value), twice in each of 10^6 rows.
+    member = words._value2member_map_.get(value)
+    return words(value) if member is None else cast(Word, member)
+
+
+def _words(words: type[Word], value: Any) -> tuple[Word, ...]:
+    return tuple(_word(words, each) for each in _list(value))
+
+
+def _count(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value <= _MAX_SIZE:
+        raise TypeError(f"{str(value)[:40]!r} is no whole number from {least}")
+    return value
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    return tuple(_count(each, 1) for each in _list(value))
+
+
+def _number(value: Any) -> float:
+    if type(value) is float or (type(value) is int and abs(value) <= _MAX_SIZE):
+        return float(value)
+    raise TypeError(f"{str(value)[:40]!r} is no number")
+
+
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError(f"{number!r} is not above 0")
+    return number
+
+
+def _optional(read: Callable[[Any], Item], value: Any) -> Item | None:
+    return None if value is None else read(value)

@@ -1,0 +1,359 @@
+"""Results folders on disk: run.json, replaced as a whole, and points.jsonl, only appended to.
+
+A row is one line, one write, one fsync, under a kernel lock on points.jsonl itself, so a killed
+writer leaves at most half a line, which reading leaves out and the next writer cuts off. Reading
+takes no lock. Of several rows of one task and round a measurement stands before a failure, then
+the earliest measurement, the latest failure: in that order no matter how folders are merged.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from medusa_bench.base.errors import (
+    BusyError,
+    EnvironmentMismatchError,
+    InvalidFileError,
+    StorageError,
+)
+from medusa_bench.base.files import replace_file, shipped
+from medusa_bench.results import published
+from medusa_bench.results.codec import Run, decode_row, decode_run, encode_row, encode_run
+from medusa_bench.results.reading import Damage, Results
+from medusa_bench.results.rows import (
+    Environment,
+    Estimate,
+    Failure,
+    Grid,
+    Measurement,
+    Provenance,
+    Roofs,
+    Row,
+    Skip,
+)
+
+RUN_FILE = "run.json"
+POINTS_FILE = "points.jsonl"
+PAPER = "results/paper"
+
+_MAX_RUN_BYTES = 1 << 26
+_MAX_POINTS_BYTES = 1 << 33
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.1  # a writer killed just now may hold its lock a moment longer
+_BATCH_ROWS = 1000
+
+Item = TypeVar("Item")
+RowKey = tuple[str, int]  # Task.key and round_index
+
+
+def load(path: str | Path) -> Results:
+    """What a results folder holds. `results/paper` is found in a wheel too.
+
+    Damaged lines of points.jsonl are left out and listed in `damages`. Raises InvalidFileError
+    where run.json is missing or damaged.
+    """
+    folder = Path(path)
+    if not folder.exists() and folder.as_posix() == PAPER:
+        folder = shipped(PAPER)
+    run = _read_run(folder)
+    if run is None:
+        raise InvalidFileError(
+            f"{folder} is no results folder: it holds no {RUN_FILE}.",
+            hint="`medusa-bench sweep` makes one; results/paper is the paper's.",
+        )
+    cells = published.cells(folder, run)
+    if cells:
+        return Results(folder, run, [c.estimate(p) for c in cells for p in c.points], cells=cells)
+    rows, damages, _, torn_bytes = _read_rows(folder)
+    return Results(folder, run, list(rows.values()), damages, torn_bytes)
+
+
+class Writer:
+    """The one writer of a results folder, as a context manager: makes the folder or goes on in it.
+
+    Raises BusyError within a second while another process writes there,
+    EnvironmentMismatchError where its rows belong to another environment or provenance, and
+    StorageError where it cannot be written; earlier rows are intact then.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        environment: Environment,
+        grid: Grid | None = None,
+        command: str = "",
+        *,
+        provenance: Provenance = Provenance.MEASURED,
+        skips: Sequence[Skip] = (),
+    ) -> None:
+        self.path = Path(path)
+        self._rows: dict[RowKey, Row] = {}
+        self._size = 0
+        self._asked = Run(
+            provenance,
+            environment,
+            commands=(command,) if command else (),
+            grids=(grid,) if grid else (),
+            skips=tuple(skips),
+        )
+
+    def __enter__(self) -> Self:
+        with _storing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(
+                self.path / POINTS_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode=0o644
+            )
+        try:
+            with _storing(self.path):
+                _lock(self._fd, self.path)
+            self._open()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    @property
+    def done(self) -> Mapping[RowKey, Row]:
+        """The rows that are there, by Task.key and round_index; failures are among them."""
+        return self._rows
+
+    def append(self, row: Row) -> None:
+        """Keep one row: when this returns it is on the disk."""
+        self.extend((row,))
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Keep many rows with few writes and one fsync: all of them, or none if it raises."""
+        kept: list[Row] = []
+        size = self._size
+        try:
+            with _storing(self.path):
+                for batch in _batches(rows):
+                    data = b"".join(encode_row(row) for row in batch)
+                    if os.write(self._fd, data) != len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    kept += batch
+                    size += len(data)
+                os.fsync(self._fd)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise
+        self._size = size
+        for row in kept:
+            _put(self._rows, row)
+
+    def add_roofs(self, roofs: Roofs) -> None:
+        """Keep a measurement of the device's ceilings."""
+        self.add_run(replace(self._run, roofs=(roofs,)))
+
+    def add_run(self, run: Run) -> None:
+        """Keep what another run of this environment says: roofs, commands, grids, skips."""
+        union = _union(self._run, run)
+        if union != self._run:
+            self._write_run(union)
+
+    def _open(self) -> None:
+        run = _read_run(self.path)
+        rows, _, end, _ = _read_rows(self.path)
+        if run is None and rows:
+            raise InvalidFileError(
+                f"{self.path} holds rows, but no {RUN_FILE} that says what they belong to.",
+                hint="write to another folder (-o).",
+            )
+        if run is not None:
+            _refuse_other_environment(self.path, run, self._asked)
+        with _storing(self.path):
+            os.ftruncate(self._fd, end)
+        self._size = end
+        self._rows = rows
+        if run is None:
+            self._write_run(self._asked)
+        else:
+            self._run = run
+            self.add_run(self._asked)
+
+    def _write_run(self, run: Run) -> None:
+        with _storing(self.path):
+            replace_file(self.path / RUN_FILE, encode_run(run))
+        self._run = run
+
+
+def refuse_if_busy(path: str | Path) -> None:
+    """Raise BusyError if another process writes to a folder, before costly preparations."""
+    with _storing(Path(path)):
+        try:
+            fd = os.open(Path(path) / POINTS_FILE, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            _lock(fd, Path(path))
+        finally:
+            os.close(fd)
+
+
+def merge(sources: Sequence[Results], output: str | Path) -> Results:
+    """The union of folders of one environment, by task and round, written to `output`.
+
+    Raises EnvironmentMismatchError, with both values, where they differ.
+    """
+    first, *others = sources
+    for source in sources:
+        if source.cells:
+            raise InvalidFileError(
+                f"{source.path} holds printed tables, which are not merged.",
+                hint="every command takes several folders, or `results export` them all.",
+            )
+    for other in others:
+        _refuse_other_environment(other.path, other.run, first.run)
+    rows: dict[RowKey, Row] = {}
+    for source in sources:
+        for row in source.rows:
+            _put(rows, row)
+    with Writer(output, first.environment, provenance=first.provenance) as writer:
+        for source in sources:
+            writer.add_run(source.run)
+        writer.extend(row for key, row in rows.items() if writer.done.get(key) != row)
+    return load(output)
+
+
+def environment_changes(old: Run, new: Run) -> list[tuple[str, object, object]]:
+    """What makes two runs' numbers incomparable in one folder: the name and both values."""
+    pairs: list[tuple[str, object, object]] = [("provenance", old.provenance, new.provenance)]
+    pairs += [
+        (each.name, getattr(old.environment, each.name), getattr(new.environment, each.name))
+        for each in fields(Environment)
+        if each.compare
+    ]
+    return [(name, was, now) for name, was, now in pairs if was != now]
+
+
+def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
+    if differing := environment_changes(there, asked):
+        raise EnvironmentMismatchError(
+            f"{path} belongs to another environment: "
+            + "; ".join(f"{name} {old!s} there, {new!s} here" for name, old, new in differing)
+            + ".",
+            hint="results of one folder are comparable: write to another folder (-o), and "
+            "compare the two with `medusa-bench results diff`.",
+        )
+
+
+def _union(there: Run, asked: Run) -> Run:
+    """One run of both, nothing twice, what was there first (each device's roofs stay together)."""
+    return replace(
+        there,
+        roofs=_unique(there.roofs + asked.roofs),
+        commands=_unique(there.commands + asked.commands),
+        grids=_unique(there.grids + asked.grids),
+        skips=tuple({skip.task: skip for skip in there.skips + asked.skips}.values()),
+    )
+
+
+def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    return tuple(item for index, item in enumerate(items) if item not in items[:index])
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def _read_run(folder: Path) -> Run | None:
+    path = folder / RUN_FILE
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_RUN_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(raw) > _MAX_RUN_BYTES:
+        raise InvalidFileError(f"{path} is over {_MAX_RUN_BYTES} bytes.")
+    return decode_run(raw, where=str(path))
+
+
+def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int, int]:
+    """One row for each task and round, damaged lines, where whole lines end, bytes after that."""
+    path = folder / POINTS_FILE
+    rows: dict[RowKey, Row] = {}
+    damages: list[Damage] = []
+    end = torn_bytes = 0
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_POINTS_BYTES:
+                raise InvalidFileError(f"{path} is over {_MAX_POINTS_BYTES} bytes.")
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    torn_bytes = len(line)
+                    break
+                end += len(line)
+                try:
+                    _put(rows, decode_row(line[:-1]))
+                except InvalidFileError as error:
+                    damages.append(Damage(number, error.message))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    return rows, tuple(damages), end, torn_bytes
+
+
+def _put(rows: dict[RowKey, Row], row: Row) -> None:
+    """Take a row in, unless the one of its task and round that is there stands before it."""
+    key = (row.task.key, row.round_index)
+    there = rows.get(key)
+    if there is None or _standing(row) < _standing(there):
+        rows[key] = row
+
+
+def _standing(row: Row) -> tuple[int, float, str]:
+    match row:
+        case Measurement() | Estimate():
+            started_at_s = row.started_at_s if isinstance(row, Measurement) else 0.0
+            return 0, started_at_s, repr(row)
+        case Failure():
+            return 1, -row.started_at_s, repr(row)
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH_ROWS)):
+        yield batch
+
+
+def _lock(fd: int, path: Path) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+    raise BusyError(
+        f"Another process is writing to {path}.",
+        hint="wait for it, or write to another folder (-o).",
+    )
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}. Earlier rows are intact.",
+            hint="make room or choose another folder (-o); the same command goes on.",
+        ) from None

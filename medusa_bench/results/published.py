@@ -1,0 +1,77 @@
+"""Rates as a paper prints them, typed into a CSV, read into results like any other.
+
+The CSV keeps the printed figures; latencies follow from them and the operator table.
+"""
+
+import csv
+import hashlib
+import io
+import math
+from pathlib import Path
+
+from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.results.codec import PrintedTables, Run
+from medusa_bench.results.reading import PrintedCell
+from medusa_bench.results.rows import Timing
+from medusa_bench.specs import operators
+from medusa_bench.specs.operators import Point
+from medusa_bench.specs.settings import Setting
+
+_COLUMNS = "table batch_size seq_len num_candidates tflop_per_s operational_intensity".split()
+_MAX_BYTES = 1 << 22
+
+
+def cells(folder: Path, run: Run) -> tuple[PrintedCell, ...]:
+    """The cells of a run's printed tables; none where it has no such tables.
+
+    Raises InvalidFileError for a file that is missing, altered, or has a value that is no rate.
+    """
+    if run.printed is None:
+        return ()
+    path = folder / Path(run.printed.file).name
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(raw).hexdigest() != run.printed.sha256:
+        raise InvalidFileError(
+            f"{path} is not the file that run.json names: its checksum differs.",
+            hint="restore it from a copy; published results are never edited.",
+        )
+    reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "replace")))
+    if reader.fieldnames != _COLUMNS:
+        raise InvalidFileError(f"{path}: the columns are not {', '.join(_COLUMNS)}.")
+    try:
+        return tuple(_cell(row, run, run.printed) for row in reader)
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InvalidFileError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _cell(row: dict[str, str], run: Run, printed: PrintedTables) -> PrintedCell:
+    (grid,) = run.grids
+    (shape,), (phase,), (dtype,), (timing,) = grid.shapes, grid.phases, grid.dtypes, grid.timings
+    setting = Setting(
+        phase,
+        int(row["batch_size"]),
+        int(row["seq_len"] or printed.seq_len),
+        int(row["num_candidates"]),
+    )
+    return PrintedCell(
+        table=row["table"],
+        points=tuple(
+            Point(shape, operators.find(name), setting, dtype)
+            for name in printed.operators[row["table"]]
+        ),
+        timing=Timing(timing),
+        flops_per_s=_rate(row["tflop_per_s"]) * 1e12,
+        operational_intensity=_rate(row["operational_intensity"]),
+        source=f"{printed.source}, {row['table']}",
+    )
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{text[:40]!r} is no rate")
+    return value

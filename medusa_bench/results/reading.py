@@ -1,0 +1,349 @@
+"""What a results folder says: summaries of tasks, logical points, and how two folders differ.
+
+Only identity and latencies are stored; everything else here is computed on reading.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from medusa_bench.results.codec import Run
+from medusa_bench.results.rows import (
+    ABOVE_ROOF,
+    Doubt,
+    Environment,
+    Estimate,
+    Failure,
+    Grid,
+    Measurement,
+    Provenance,
+    ResultPoint,
+    Roofs,
+    Row,
+    Summary,
+    Task,
+    Timing,
+    drifted,
+    summarise,
+)
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.operators import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A line of points.jsonl, counted from 1, that is not what was written."""
+
+    line_number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedCell:
+    """One cell of a paper's table as printed, and the logical points it stands for."""
+
+    table: str
+    points: tuple[Point, ...]
+    timing: Timing
+    flops_per_s: float
+    operational_intensity: float
+    source: str
+
+    def estimate(self, point: Point) -> Estimate:
+        """The latency that the printed rate means for one of its points."""
+        latency_s = point.product.flops / self.flops_per_s
+        task = Task(point.product, point.dtype, self.timing)
+        return Estimate(task, latency_s, latency_s, latency_s, self.source)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One results folder, read. `rows` holds one row for each task and round."""
+
+    path: Path
+    run: Run
+    rows: Sequence[Row]
+    damages: tuple[Damage, ...] = ()
+    torn_bytes: int = 0  # half a last line: a writer was killed, or is writing now
+    cells: tuple[PrintedCell, ...] = ()  # printed tables only; rows holds their estimates
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.run.provenance
+
+    @property
+    def environment(self) -> Environment:
+        return self.run.environment
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return self.run.grids
+
+    @property
+    def roofs(self) -> tuple[Roofs, ...]:
+        """Every measurement of this device's ceilings, in order of time."""
+        return self.run.roofs
+
+    @cached_property
+    def roof(self) -> Roofs | None:
+        """The highest ceilings measured; None where none were (predicted, reported)."""
+        if not self.roofs:
+            return None
+        dtypes = {dtype for roofs in self.roofs for dtype in roofs.peak_flops_per_s}
+        return Roofs(
+            {
+                dtype: max(roofs.peak_flops_per_s.get(dtype, 0.0) for roofs in self.roofs)
+                for dtype in Dtype
+                if dtype in dtypes
+            },
+            max(roofs.memory_bandwidth_bytes_per_s for roofs in self.roofs),
+            self.roofs[-1].measured_at_s,
+        )
+
+    @cached_property
+    def summaries(self) -> Mapping[Task, Summary]:
+        """Every task that has a number."""
+        rounds: dict[Task, list[Measurement]] = {}
+        estimates: dict[Task, list[Estimate]] = {}
+        for row in self.rows:
+            if isinstance(row, Measurement):
+                rounds.setdefault(row.task, []).append(row)
+            elif isinstance(row, Estimate):
+                estimates.setdefault(row.task, []).append(row)
+        return {task: _summarise_estimates(rows) for task, rows in estimates.items()} | {
+            task: self._summarise_rounds(rows) for task, rows in rounds.items()
+        }
+
+    def _summarise_rounds(self, rounds: list[Measurement]) -> Summary:
+        """The rounds measured while the roofs stood still; all of them, in doubt, if none was."""
+        steady = [row for row in rounds if not self._drifted_around(row.started_at_s)]
+        if steady:
+            return summarise(steady)
+        summary = summarise(rounds)
+        return replace(summary, doubts=tuple(sorted({*summary.doubts, Doubt.DRIFTED})))
+
+    def _drifted_around(self, time_s: float) -> bool:
+        return any(start_s <= time_s < end_s for start_s, end_s in self._drifts)
+
+    @cached_property
+    def _drifts(self) -> list[tuple[float, float]]:
+        """Intervals between two looks at the roofs that differ too much."""
+        return [
+            (before.measured_at_s, after.measured_at_s)
+            for before, after in pairwise(self.roofs)
+            if drifted(before, after, self.environment.device_type)
+        ]
+
+    @cached_property
+    def failures(self) -> Mapping[Task, Failure]:
+        """Every task that failed in all its rounds, with the last of them."""
+        return {
+            row.task: row
+            for row in self.rows
+            if isinstance(row, Failure) and row.task not in self.summaries
+        }
+
+    @cached_property
+    def skips(self) -> Mapping[Task, str]:
+        """Every task left out on purpose that has no number, with the reason."""
+        return {
+            skip.task: skip.reason
+            for skip in self.run.skips
+            if skip.task not in self.summaries and skip.task not in self.failures
+        }
+
+    def points(self) -> list[ResultPoint]:
+        """Every logical point asked for, with its number or the reason why there is none.
+
+        A task is measured once and stands behind many points. Printed tables give their cells.
+        """
+        if self.cells:
+            printed: dict[tuple[Point, Timing], Estimate] = {}
+            for cell in self.cells:
+                for point in cell.points:
+                    printed.setdefault((point, cell.timing), cell.estimate(point))
+            return [
+                self._result_point(point, estimate.task, _summarise_estimates([estimate]))
+                for (point, _), estimate in printed.items()
+            ]
+        found = []
+        for point, task in self._asked():
+            summary = self.summaries.get(task)
+            reason = "" if summary else self._why_missing(task)
+            found.append(self._result_point(point, task, summary, reason))
+        return found
+
+    def _asked(self) -> Iterator[tuple[Point, Task]]:
+        """The logical points of all grids, none twice."""
+        seen: set[tuple[Point, Timing]] = set()
+        for grid in self.grids:
+            for point in grid.points():
+                product = point.product
+                for timing in grid.timings:
+                    if len(self.grids) > 1:
+                        if (point, timing) in seen:
+                            continue
+                        seen.add((point, timing))
+                    yield point, Task(product, point.dtype, timing)
+
+    def _result_point(
+        self, point: Point, task: Task, summary: Summary | None, reason: str = ""
+    ) -> ResultPoint:
+        fraction, bound = None, ""
+        doubts = summary.doubts if summary else ()
+        if self.roof and point.dtype in self.roof.peak_flops_per_s:
+            product = task.product
+            intensity = product.operational_intensity(point.dtype)
+            bound = "memory" if intensity < self.roof.ridge_point(point.dtype) else "compute"
+            if summary:
+                attainable = self.roof.attainable_flops_per_s(intensity, point.dtype)
+                fraction = product.flops / summary.latency_s / attainable
+                if fraction > ABOVE_ROOF:
+                    doubts = (*doubts, Doubt.ABOVE_ROOF)
+        return ResultPoint(
+            point,
+            task.timing,
+            self.provenance,
+            self.environment.device,
+            summary,
+            reason,
+            fraction,
+            bound,
+            doubts,
+        )
+
+    def _why_missing(self, task: Task) -> str:
+        if failure := self.failures.get(task):
+            return f"{failure.kind}: {failure.reason}" if failure.reason else failure.kind
+        return self.skips.get(task, "not measured")
+
+
+def _summarise_estimates(estimates: list[Estimate]) -> Summary:
+    """Several printed rates of one task become one, like rounds."""
+    return Summary(
+        latency_s=median(estimate.latency_s for estimate in estimates),
+        low_s=min(estimate.low_s for estimate in estimates),
+        high_s=max(estimate.high_s for estimate in estimates),
+        num_rounds=len(estimates),
+        source=estimates[0].source,
+    )
+
+
+EXPORT_COLUMNS = (
+    "device", "model", "operator", "phase", "batch_size", "seq_len", "num_candidates", "dtype",
+    "timing", "latency_s", "spread", "flops", "bytes_moved", "operational_intensity",
+    "flops_per_s", "roof_fraction", "bound", "doubts", "provenance", "reason",
+)  # fmt: skip
+
+Cell = str | int | float | None
+
+
+def export_rows(results: Results) -> Iterator[dict[str, Cell]]:
+    """One row a logical point, in EXPORT_COLUMNS; None and "" where nothing is known."""
+    for each in results.points():
+        point, product, summary = each.point, each.point.product, each.summary
+        yield {
+            "device": each.device,
+            **point.as_dict(),
+            "timing": each.timing,
+            "latency_s": summary.latency_s if summary else None,
+            "spread": summary.spread if summary else None,
+            "flops": product.flops,
+            "bytes_moved": product.bytes_moved(point.dtype),
+            "operational_intensity": product.operational_intensity(point.dtype),
+            "flops_per_s": each.flops_per_s,
+            "roof_fraction": each.roof_fraction,
+            "bound": each.bound,
+            "doubts": " ".join(each.doubts),
+            "provenance": each.provenance,
+            "reason": each.reason,
+        }
+
+
+class Verdict(StrEnum):
+    """How a task compares with the same one in another folder."""
+
+    SAME = "same"
+    FASTER = "faster"
+    SLOWER = "slower"
+    AMBIGUOUS = "ambiguous"  # the rounds cannot tell
+    ONLY_BEFORE = "only-before"
+    ONLY_AFTER = "only-after"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One task in two folders; `point` is the first logical point it stands behind."""
+
+    point: Point
+    timing: Timing
+    num_points: int
+    verdict: Verdict
+    before: Summary | None
+    after: Summary | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Latency after over latency before."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after.latency_s / self.before.latency_s
+
+
+# Doubts under which a number says too little about the device to call another one slower.
+_DISTURBED = {Doubt.CONTENDED, Doubt.THROTTLED, Doubt.DRIFTED, Doubt.INACCURATE}
+
+
+def judge(before: Summary, after: Summary, threshold: float) -> Verdict:
+    """Same, faster, slower or ambiguous, from the spread between rounds.
+
+    Same: the medians are within `threshold`. Slower or faster: they are not, and the gap between
+    the intervals [low_s, high_s] is wider than either. (That they merely do not meet happens to
+    equal numbers in 33 % of pairs of 2 rounds, 10 % of 3; with the gap 9 % and 0.7 %, before the
+    threshold.) Otherwise the rounds cannot tell; nor can a single measured round, whose spread is
+    unknown, or a disturbed one. Estimates bring their interval; a reported number is taken as is.
+    """
+    ratio = after.latency_s / before.latency_s
+    if 1 / (1 + threshold) <= ratio <= 1 + threshold:
+        return Verdict.SAME
+    for summary in (before, after):
+        if _DISTURBED.intersection(summary.doubts):
+            return Verdict.AMBIGUOUS
+        if summary.num_rounds < 2 and not summary.source:
+            return Verdict.AMBIGUOUS
+    width_s = max(before.high_s - before.low_s, after.high_s - after.low_s)
+    if after.low_s - before.high_s > width_s:
+        return Verdict.SLOWER
+    if before.low_s - after.high_s > width_s:
+        return Verdict.FASTER
+    return Verdict.AMBIGUOUS
+
+
+def differences(before: Results, after: Results, threshold: float) -> list[Difference]:
+    """Every task that has a number in either folder, in the order asked for."""
+    first: dict[Task, tuple[Point, int]] = {}
+    for results in (before, after):
+        seen: dict[Task, tuple[Point, int]] = {}
+        for each in results.points():
+            task = Task(each.point.product, each.point.dtype, each.timing)
+            point, count = seen.get(task, (each.point, 0))
+            seen[task] = (point, count + 1)
+        for task, found in seen.items():
+            first.setdefault(task, found)
+    found_differences = []
+    for task, (point, num_points) in first.items():
+        old, new = before.summaries.get(task), after.summaries.get(task)
+        if old and new:
+            verdict = judge(old, new, threshold)
+        elif old:
+            verdict = Verdict.ONLY_BEFORE
+        elif new:
+            verdict = Verdict.ONLY_AFTER
+        else:
+            continue
+        found_differences.append(Difference(point, task.timing, num_points, verdict, old, new))
+    return found_differences

@@ -1,0 +1,45 @@
+"""Many matrix products as columns of NumPy arrays, under the formulas of one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medusa_bench.specs.products import Product
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """Many matrix products as columns, each of shape (num_products,): see operators.Product."""
+
+    batch: FloatArray
+    m: FloatArray
+    n: FloatArray
+    k: FloatArray
+
+    @classmethod
+    def of(cls, products: list[Product]) -> "Products":
+        """The columns of a list of products."""
+        sizes = np.array([(p.batch, p.m, p.n, p.k) for p in products], dtype=float)
+        return cls(*sizes.reshape(-1, 4).T)
+
+    def __len__(self) -> int:
+        return len(self.m)
+
+    def __getitem__(self, rows: NDArray[np.generic] | slice) -> "Products":
+        return Products(self.batch[rows], self.m[rows], self.n[rows], self.k[rows])
+
+    @property
+    def flops(self) -> FloatArray:
+        return self._formulas.flops  # type: ignore[return-value]
+
+    @property
+    def num_elements(self) -> FloatArray:
+        return self._formulas.num_elements  # type: ignore[return-value]
+
+    @property
+    def _formulas(self) -> Product:
+        """The operator table's formulas hold for columns as they do for numbers."""
+        return Product(self.batch, self.m, self.n, self.k)  # type: ignore[arg-type]

@@ -1,0 +1,275 @@
+"""`compare`, `tree`, `schedule` and `acceptance` as a user calls them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from medusa_bench.cli import run, simulation
+from tests.builders.latencies import SmoothLatency
+
+TABLE = """\
+method   batch  candidates     step  tokens/step  overhead  speedup            90 %  needed  bound by
+vanilla      1           1   523 us         1.00     1.000     1.00                          memory
+medusa       1          96   585 us         3.18     1.120     2.84    2.48 to 3.25   0.026  memory
+vanilla     64           1  1.26 ms         1.00     1.000     1.00                          memory
+medusa      64          16  2.77 ms         2.32     2.200     1.06  0.92 to 1.21 ?   0.433  compute
+"""  # noqa: E501
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on GPUs whose latencies can be worked out; its exit code, stdout, stderr."""
+
+    def latency_models(names: Sequence[str], **_: object) -> list[SmoothLatency]:
+        speeds = {"fast": 2.0, "slow": 0.2}
+        return [
+            SmoothLatency(
+                device=name,
+                spread=0.1,
+                bandwidth_bytes_per_s=1.5e12 * speeds.get(name, 1.0),
+                peak_flops_per_s=2.3e14 * speeds.get(name, 1.0),
+            )
+            for name in names
+        ]
+
+    monkeypatch.setattr(simulation, "latency_models", latency_models)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*args: str) -> tuple[int, str, str]:
+        code = run(list(args))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_compare_ends_with_a_verdict_in_plain_words(mb: Run) -> None:
+    code, out, _ = mb("compare", "--batch-size", "1,16")
+    assert code == 0
+    words = out.split("\n\n")[-1]
+    starts = (
+        "At 1024 cached tokens, use ",
+        "Up to where: ",
+        "How sure: ",
+        "What would change it: ",
+    )
+    found = [words.index(start) for start in starts]
+    assert found == sorted(found)
+    assert found[0] == 0
+
+
+def test_compares_table_text(mb: Run) -> None:
+    _, out, _ = mb("compare", "--method", "vanilla,medusa", "--batch-size", "1,64")
+    lines = [line.rstrip() for line in out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("method"))
+    assert lines[start : start + 5] == TABLE.splitlines()
+
+
+def test_compare_json_holds_every_row_with_its_sources(mb: Run) -> None:
+    code, out, _ = mb("compare", "--batch-size", "1,4", "--num-candidates", "1,64", "--json")
+    assert code == 0
+    (device,) = json.loads(out)["devices"]
+    assert len(device["comparisons"]) == 2 * (2 + 15)
+    for row in device["comparisons"]:
+        assert row["speedup"] == pytest.approx(row["acceleration_rate"] / row["overhead"], abs=1e-9)
+        assert row["source"] == "simulated"
+        assert row["latency_source"] == "smooth"
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+    assert [end["method"] for end in device["break_even"]] == ["medusa", "draft-model"]
+    assert len(device["verdict"]) >= 4
+
+
+def test_several_contexts_make_a_map_in_the_terminal_and_as_a_file(mb: Run, tmp_path: Path) -> None:
+    code, out, err = mb(
+        "compare", "--method", "medusa", "--seq-len", "128,8192", "--batch-size", "1,64",
+        "--map", str(tmp_path / "map.svg"), "--curves", str(tmp_path / "curves.png"),
+    )  # fmt: skip
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["128", "2.87@96", "1.00-@1"] in rows
+    assert ["8192", "2.65@64", "1.74@16"] in rows
+    assert (tmp_path / "map.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert err.count("Wrote") == 2
+
+
+def test_the_default_is_the_papers_gpu_with_its_harness_and_finds_64_candidates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--method", "medusa", "--num-candidates", "1..128:+1", "--batch-size", "1"]
+    assert run([*args, "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    (best,) = device["best"]
+    assert (device["device"], best["num_candidates"]) == ("a100-80gb-pcie", 64)
+    assert "2401.10774" in best["latency_source"]
+
+
+def test_a_results_folder_gives_its_own_numbers_and_says_where_it_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ["compare", "--gpu", "results/paper", "--model", "llama-33b", "--method", "medusa"]
+    assert run([*args, "--batch-size", "16", "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    sources = {row["latency_source"] for row in device["comparisons"]}
+    assert all("reported" in source for source in sources)
+
+
+def test_several_gpus_are_set_side_by_side(mb: Run) -> None:
+    code, out, _ = mb("compare", "--gpu", "fast,slow", "--block", "full", "--batch-size", "1")
+    assert code == 0
+    assert "The best of each GPU" in out
+    line = next(
+        line
+        for line in out.splitlines()
+        if line.startswith("1024 ".rjust(8)) or "tokens/s," in line
+    )
+    assert line.count("tokens/s,") == 2
+
+
+def test_draft_grid_is_a_figure_and_needs_draft_models(mb: Run, tmp_path: Path) -> None:
+    file = tmp_path / "grid.png"
+    drafts = "llama-68m,llama-160m,tinyllama-1b"
+    code, out, _ = mb(
+        "compare", "--method", "draft-model", "--draft", drafts, "--draft-len", "1..15:+1",
+        "--acceptance", "llama-160m=chain:0.65", "--batch-size", "1", "--block", "full",
+        "--draft-grid", str(file),
+    )  # fmt: skip
+    assert code == 0
+    assert "acceptance  draft llama-160m: chain, each token accepted with 0.65" in out
+    assert file.stat().st_size > 10_000
+    code, _, err = mb("compare", "--method", "medusa", "--draft-grid", str(file))
+    assert code == 2
+    assert "draft-model" in err
+
+
+def test_drafts_with_one_acceptance_are_warned_of(mb: Run) -> None:
+    drafts = ["compare", "--method", "draft-model", "--draft", "llama-68m,llama-160m"]
+    assert "the smallest looks best" in " ".join(mb(*drafts)[2].split())
+    own = mb(*drafts, "--acceptance", "llama-160m=chain:0.7")
+    assert own[2] == ""
+
+
+def test_printed_form_is_warned_of(mb: Run) -> None:
+    _, _, err = mb("compare", "--method", "medusa", "--acceptance", "printed")
+    assert "every step yields at least 1" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["compare", "--method", "medussa"], "did you mean medusa"),
+        (["compare", "--method", "eagle-3"], "--acceptance eagle-3=tokens:N"),
+        (["compare", "--acceptance", "chain:2"], "chain:P"),
+        (["compare", "--model", "lama-7b"], "did you mean"),
+        (["compare", "--lock-step"], "only its mean"),
+        (["compare", "--map", "nowhere/x.txt"], "ending chooses"),
+        (["tree", "--load", "vicuna_7b_stage3"], "did you mean"),
+        (["tree", "--accuracy", "vicuna"], "did you mean"),
+        (["schedule", "--engine", "sglang"], "eagle-3"),
+        (["schedule", "--check", "nowhere.json"], "cannot be read"),
+        (["schedule", "--method", "eagle-2", "--engine", "sglang"], "chain:P"),
+        (["acceptance", "nowhere.json"], "chain:P"),
+    ],
+)
+def test_what_a_user_can_mend_is_an_error_with_a_hint(
+    mb: Run, args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = mb(*args)
+    assert (code, out) == (1, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_tree_shows_grows_and_exports(mb: Run, tmp_path: Path) -> None:
+    code, out, _ = mb("tree", "--num-candidates", "4")
+    assert code == 0
+    assert [line.rstrip() for line in out.splitlines()] == [
+        "root",
+        "├─ 0                     0.5604",
+        "│  └─ 0                  0.1773",
+        "└─ 1                     0.1113",
+        "4 candidates, 2 deep: 1.849 tokens a step expected (head accuracies: vicuna-7b-v1.3)",
+    ]
+    code, out, _ = mb("tree", "--num-candidates", "4", "--json")
+    tree = json.loads(out)
+    assert tree["paths"] == [[0], [1], [0, 0]]
+    assert tree["positions"] == [0, 1, 1, 2]
+    assert tree["mask"] == ["1000", "1100", "1010", "1101"]
+    file = tmp_path / "t.json"
+    assert mb("tree", "--num-candidates", "64", "-o", str(file))[0] == 0
+    _, again, _ = mb("tree", "--load", str(file), "--json")
+    assert json.loads(again)["num_candidates"] == 64
+    assert mb("tree", "--num-candidates", "64", "-o", str(tmp_path / "t.png"))[0] == 0
+    assert (tmp_path / "t.png").stat().st_size > 10_000
+
+
+def test_tree_for_a_gpu_is_no_slower_than_the_likeliest_of_any_size(mb: Run) -> None:
+    for extra in ([], ["--draft", "llama-68m"]):
+        _, out, _ = mb("tree", "--gpu", "slow", "--batch-size", "8", "--json", *extra)
+        tree = json.loads(out)
+        assert 1 < tree["num_candidates"] < 64
+        assert tree["speedup"] > tree["speedup_of_largest_tree"]
+
+
+def test_published_trees_are_listed_and_unknown_ranks_are_warned_of(mb: Run) -> None:
+    _, out, _ = mb("tree", "--list", "--json")
+    assert "vicuna_7b_stage2" in json.loads(out)["trees"]
+    _, _, err = mb("tree", "--load", "vicuna_7b_stage2")
+    assert "never right" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm", "llama.cpp", "json"])
+def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: Path) -> None:
+    file = tmp_path / "schedule"
+    options = ["--acceptance", "chain:0.15", "--max-batch-size", "32"]
+    code, out, err = mb("schedule", "--engine", engine, "-o", str(file), *options)
+    assert code == 0
+    assert file.read_text() == out
+    assert "mean speedup over batch sizes 1 to 32" in " ".join(err.split())
+    code, out, _ = mb("schedule", "--check", str(file), "--json", *options)
+    assert code == 0
+    replay = json.loads(out)["replay"]
+    assert [point["batch_size"] for point in replay] == list(range(1, 33))
+    for point in replay:
+        assert point["speedup"] >= max(1.0, point["always_on_speedup"])
+
+
+def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
+    _, out, _ = mb(
+        "schedule", "--method", "eagle-3", "--acceptance", "chain:0.7", "--max-batch-size", "4",
+        "--served-model", "org/target", "--served-draft", "org/eagle3",
+    )  # fmt: skip
+    assert json.loads(out)["model"] == "org/eagle3"
+
+
+def test_acceptance_reads_what_vllm_counted(mb: Run, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.txt"
+    file.write_text(
+        "vllm:spec_decode_num_drafts_total 10.0\n"
+        'vllm:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 8.0\n'
+    )
+    _, out, _ = mb("acceptance", str(file), "--num-candidates", "2", "--json")
+    (model,) = json.loads(out)["models"]
+    assert model["acceleration_rate"] == {"2": 1.8}
+
+
+@pytest.mark.parametrize("command", ["compare", "tree", "schedule", "acceptance"])
+def test_help_loads_neither_numpy_nor_torch(command: str) -> None:
+    code = (
+        "import sys\nfrom medusa_bench.cli import run\n"
+        f"run(['{command}', '--help'])\n"
+        "assert not {'numpy', 'torch', 'matplotlib'} & set(sys.modules)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Example: medusa-bench" in done.stdout

@@ -1,0 +1,109 @@
+"""Every sentence of the appendix gets a verdict from numbers, which other numbers would change."""
+
+from dataclasses import replace
+
+import pytest
+
+from medusa_bench.compare.simulation import StepLatency
+from medusa_bench.paper import claims
+from medusa_bench.paper import reproduction as paper
+from medusa_bench.paper.claims import Finding, Verdict
+from medusa_bench.paper.reproduction import Cell, Reproduction
+
+
+@pytest.fixture(scope="module")
+def ours() -> Reproduction:
+    return paper.reproduce(num_seeds=1)
+
+
+@pytest.fixture(scope="module")
+def judged(ours: Reproduction) -> list[Finding]:
+    return claims.judge(ours)
+
+
+def named(found: list[Finding], words: str) -> Finding:
+    return next(finding for finding in found if words in finding.sentence)
+
+
+def test_every_sentence_is_judged_with_its_numbers(judged: list[Finding]) -> None:
+    assert [finding.sentence for finding in judged] == [c.sentence for c in claims.CLAIMS]
+    for finding in judged:
+        assert finding.evidence
+        assert finding.numbers or finding.verdict is Verdict.NOT_TESTED
+        assert "{" not in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"),
+    [
+        ("44x FLOP/s", Verdict.REPRODUCED),
+        ("41x Operational Intensity", Verdict.REPRODUCED),
+        ("Increasing the batch size does not improve", Verdict.REPRODUCED),
+        ("shift from a memory-bandwidth-bound region", Verdict.REPRODUCED),
+        ("beyond 64, the speedup starts to decline", Verdict.REPRODUCED),
+        ("optimal number of candidate tokens remains relatively", Verdict.REPRODUCED),
+        ("acc_rate = 0.477 log", Verdict.DIFFERS),
+        ("when the batch size exceeds 32", Verdict.DIFFERS),
+        ("significantly limited by memory bandwidth", Verdict.DIFFERS),
+        ("Figure 4(b)", Verdict.NOT_TESTED),
+    ],
+)
+def test_verdicts_of_sentences(judged: list[Finding], words: str, verdict: Verdict) -> None:
+    assert named(judged, words).verdict is verdict
+
+
+def test_decode_attention_never_reaches_the_ridge(judged: list[Finding]) -> None:
+    numbers = named(judged, "significantly limited by memory bandwidth").numbers
+    assert numbers["below_ridge"] == numbers["num_points"] == 49
+    assert numbers["highest"] < 1
+    assert numbers["ridge_point"] == pytest.approx(312e12 / 1.935e12)
+
+
+def test_table_8_bends_at_the_ridge(judged: list[Finding]) -> None:
+    numbers = named(judged, "shift from a memory-bandwidth-bound region").numbers
+    assert numbers["below"] + numbers["above"] == 56
+    assert numbers["slope_below"] == pytest.approx(1, abs=0.1)
+    assert numbers["plateau"] == pytest.approx(79, abs=1)
+
+
+def changed(reproduction: Reproduction, table: int, **fields: float) -> Reproduction:
+    """The same with the printed cell of 64 candidates (batch 16, seq 1024) altered."""
+    target = reproduction.cell(table, 16, 1024, 64)
+
+    def alter(cell: Cell) -> Cell:
+        return replace(cell, printed=replace(cell.printed, **fields)) if cell is target else cell
+
+    cells = tuple(alter(cell) for cell in reproduction.cells)
+    return replace(reproduction, cells=cells, gains=paper.gains(cells))
+
+
+def test_another_printed_rate_is_no_44x(ours: Reproduction) -> None:
+    found = claims.judge(changed(ours, 6, flops_per_s=40e12))
+    assert named(found, "44x FLOP/s").verdict is not Verdict.REPRODUCED
+    assert named(found, "41x Operational Intensity").verdict is Verdict.REPRODUCED
+
+
+def test_another_printed_intensity_is_no_flat_column(ours: Reproduction) -> None:
+    found = claims.judge(changed(ours, 7, operational_intensity=45.0))
+    sentence = "Increasing the batch size does not improve"
+    assert named(found, sentence).verdict is Verdict.NOT_REPRODUCED
+
+
+def test_free_candidates_never_decline(ours: Reproduction) -> None:
+    """Were Medusa's steps as fast as vanilla ones, the most candidates would be the best."""
+    rows = tuple(replace(row, step=row.vanilla) for row in ours.speedups)
+    found = claims.judge(replace(ours, speedups=rows))
+    assert named(found, "beyond 64").verdict is Verdict.NOT_REPRODUCED
+    assert named(found, "benefits decrease").verdict is Verdict.NOT_REPRODUCED
+    assert named(found, "when the batch size exceeds 32").verdict is Verdict.NOT_REPRODUCED
+
+
+def test_speedups_that_fall_only_beyond_batch_32_are_as_the_paper_says(ours: Reproduction) -> None:
+    rows = tuple(
+        replace(row, step=row.vanilla)
+        if row.batch_size < 32 or (row.batch_size, row.num_candidates) == (32, 16)
+        else replace(row, step=StepLatency(9.0, 9.0, 9.0), vanilla=StepLatency(1.0, 1.0, 1.0))
+        for row in ours.speedups
+    )
+    found = claims.judge(replace(ours, speedups=rows))
+    assert named(found, "when the batch size exceeds 32").verdict is Verdict.REPRODUCED

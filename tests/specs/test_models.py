@@ -1,0 +1,319 @@
+"""Presets and Hugging Face configs give the right dimensions, or say in words why not.
+
+The configs below are shortened from the published config.json of each model.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medusa_bench.base.documents import parse_object
+from medusa_bench.base.errors import (
+    InvalidFileError,
+    MedusaBenchError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
+from medusa_bench.specs import models
+
+LLAMA_3_1_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rope_scaling": {"factor": 8.0, "rope_type": "llama3"},
+    "vocab_size": 128256,
+}
+
+
+def shape_of(config: Mapping[str, Any]) -> models.ModelShape:
+    return models.from_config(dict(config), name="it", where="it.json")
+
+
+def llama(**changes: object) -> dict[str, Any]:
+    """Llama-3.1-8B with other values; None takes a key away."""
+    config = {**LLAMA_3_1_8B, **changes}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [
+        ("llama-7b", (4096, 11008, 32, 32, 32, 128, 32000)),
+        ("llama-13b", (5120, 13824, 40, 40, 40, 128, 32000)),
+        ("llama-33b", (6656, 17920, 60, 52, 52, 128, 32000)),
+        ("Vicuna-33B", (6656, 17920, 60, 52, 52, 128, 32000)),
+        ("zephyr-7b", (4096, 14336, 32, 32, 8, 128, 32000)),
+        ("tinyllama-1b", (2048, 5632, 22, 32, 4, 64, 32000)),
+        ("llama-68m", (768, 3072, 2, 12, 12, 64, 32000)),
+        ("llama-160m", (768, 3072, 12, 12, 12, 64, 32000)),
+        ("llama-2-70b", (8192, 28672, 80, 64, 8, 128, 32000)),
+        ("llama-3-70b", (8192, 28672, 80, 64, 8, 128, 128256)),
+        ("llama-3.1-8b", (4096, 14336, 32, 32, 8, 128, 128256)),
+    ],
+)
+def test_presets_have_the_published_dimensions(name: str, dimensions: tuple[int, ...]) -> None:
+    shape = models.load(name)
+    assert (
+        shape.hidden_size,
+        shape.intermediate_size,
+        shape.num_layers,
+        shape.num_heads,
+        shape.num_kv_heads,
+        shape.head_dim,
+        shape.vocab_size,
+    ) == dimensions
+
+
+def test_a_preset_with_a_sliding_window_says_so() -> None:
+    assert "sliding window of 4096" in models.load("mistral-7b").unmodelled[0]
+    assert models.load("llama-7b").unmodelled == ()
+
+
+def test_every_alias_leads_to_a_preset_and_hides_none() -> None:
+    assert set(models.ALIASES.values()) <= set(models.PRESETS)
+    assert not set(models.ALIASES) & set(models.PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("config", "heads", "kv_heads", "head_dim", "intermediate"),
+    [
+        (LLAMA_3_1_8B, 32, 8, 128, 14336),
+        (llama(num_key_value_heads=None), 32, 32, 128, 14336),  # Llama 1: one K/V head a head
+        (llama(model_type="mistral", num_key_value_heads=None), 32, 8, 128, 14336),
+        # Mistral-Nemo: head_dim is not hidden_size / heads.
+        (llama(model_type="mistral", hidden_size=5120, head_dim=128), 32, 8, 128, 14336),
+        (llama(model_type="qwen3", hidden_size=1024, num_attention_heads=16), 16, 8, 128, 14336),
+        (
+            llama(
+                model_type="gemma", hidden_size=3072, num_attention_heads=16, num_key_value_heads=16
+            ),
+            16,
+            16,
+            256,
+            14336,
+        ),
+        (llama(model_type="cohere", num_key_value_heads=None), 32, 32, 128, 14336),
+        (llama(model_type="qwen", intermediate_size=22016), 32, 8, 128, 11008),
+        (llama(model_type="exaone", num_hidden_layers=None, num_layers=32), 32, 8, 128, 14336),
+        (llama(head_dim=None, q_lora_rank=0, num_experts=0), 32, 8, 128, 14336),
+    ],
+)
+def test_heads_and_widths_follow_the_model_class(
+    config: dict[str, Any], heads: int, kv_heads: int, head_dim: int, intermediate: int
+) -> None:
+    shape = shape_of(config)
+    assert (shape.num_heads, shape.num_kv_heads, shape.head_dim) == (heads, kv_heads, head_dim)
+    assert shape.intermediate_size == intermediate
+    assert shape.num_layers == 32
+
+
+def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
+    # gemma-3-12b: head_dim 256 stands in no file; hidden_size / heads would be 240.
+    shape = shape_of(
+        {
+            "model_type": "gemma3",
+            "text_config": {
+                "model_type": "gemma3_text",
+                "hidden_size": 3840,
+                "intermediate_size": 15360,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 48,
+                "num_key_value_heads": 8,
+                "sliding_window": 1024,
+            },
+            "vision_config": {"hidden_size": 1152},
+        }
+    )
+    assert (shape.hidden_size, shape.head_dim, shape.vocab_size) == (3840, 256, 262208)
+    assert any("text_config" in note for note in shape.unmodelled)
+    assert any("1024 tokens in some layers" in note for note in shape.unmodelled)
+    assert "the vision model is left out" in shape.unmodelled
+
+
+@pytest.mark.parametrize(
+    ("config", "reasons"),
+    [
+        (
+            llama(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2),
+            ["mixture of experts (num_local_experts 8)"],
+        ),
+        (llama(model_type="qwen2_moe", num_experts=60), ["mixture of experts"]),
+        (llama(model_type="gpt_oss", num_local_experts=32), ["mixture of experts"]),
+        (llama(model_type="new", ffn_config={"moe_num_experts": 16}), ["mixture of experts"]),
+        (
+            llama(model_type="deepseek_v3", n_routed_experts=256, kv_lora_rank=512),
+            ["mixture of experts (n_routed_experts 256)", "latent attention (kv_lora_rank 512)"],
+        ),
+        (llama(model_type="minicpm3", q_lora_rank=768, kv_lora_rank=256), ["latent attention"]),
+        (
+            llama(
+                model_type="qwen3_next",
+                num_experts=512,
+                linear_num_key_heads=16,
+                layer_types=["linear_attention", "full_attention"],
+            ),
+            ["mixture of experts", "recurrent", "layers of other types (linear_attention)"],
+        ),
+        (llama(model_type="jamba", mamba_d_state=16), ["recurrent"]),
+        (llama(model_type="lfm2", conv_L_cache=3), ["convolutional"]),
+        (llama(model_type="nemotron_h", hybrid_override_pattern="M-M*"), ["recurrent"]),
+        (llama(model_type="recurrent_gemma", block_types=["recurrent"]), ["recurrent"]),
+        (llama(model_type="nemotron"), ["an MLP without a gate (model_type nemotron)"]),
+        ({"model_type": "gpt2", "n_embd": 768}, ["an MLP without a gate"]),
+        (llama(model_type="gpt_neox"), ["an MLP without a gate"]),
+        (llama(model_type="falcon", multi_query=True), ["an MLP without a gate"]),
+        (llama(model_type="phi"), ["an MLP without a gate"]),
+        (llama(model_type="starcoder2"), ["an MLP without a gate"]),
+        (llama(model_type="gemma3n_text", num_kv_shared_layers=15), ["share keys and values"]),
+        (llama(model_type="gemma4_text", global_head_dim=512), ["heads of two sizes"]),
+        (llama(model_type="gemma4_text", per_layer_config={"5": {}}), ["differ by layer"]),
+        (llama(model_type="hunyuan_v1_dense", use_cla=True), ["share keys and values"]),
+        (llama(model_type="nemotron-nas", block_configs=[{}]), ["blocks that differ by layer"]),
+        (llama(v_head_dim=64), ["heads of two sizes (v_head_dim 64)"]),
+        (llama(attn_output_gate=True), ["a gate in the query projection"]),
+        (llama(intermediate_size=[8192, 16384]), ["intermediate_size differs by layer"]),
+        (llama(is_encoder_decoder=True), ["an encoder and a decoder"]),
+        (
+            {"model_type": "llava", "text_config": llama(model_type="mixtral", num_experts=8)},
+            ["mixture of experts"],
+        ),
+    ],
+)
+def test_a_block_that_is_not_the_tables_is_refused_by_name(
+    config: dict[str, Any], reasons: list[str]
+) -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        shape_of(config)
+    for reason in reasons:
+        assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        (llama(model_type="mistral", sliding_window=4096), "4096 tokens in all layers"),
+        (llama(model_type="phi3", sliding_window=2047), "2047 tokens in all layers"),
+        (llama(model_type="gemma2", sliding_window=4096, head_dim=128), "in some layers"),
+        (
+            llama(sliding_window=512, layer_types=["sliding_attention"] * 5 + ["full_attention"]),
+            "512 tokens in 5 of 6 layers",
+        ),
+        (llama(cross_attention_layers=[3, 8]), "cross_attention_layers"),
+        (llama(quantization_config={"quant_method": "awq"}), "quantised weights (awq)"),
+        (llama(num_nextn_predict_layers=1), "num_nextn_predict_layers"),
+        (llama(model_type="brand_new"), "model_type brand_new is not known"),
+        (llama(model_type=None), "no model_type"),
+        (llama(model_type="qwen2_vl", vision_config={}), "the vision model is left out"),
+    ],
+)
+def test_what_changes_no_row_is_said_with_the_shape(config: dict[str, Any], note: str) -> None:
+    (found,) = shape_of(config).unmodelled
+    assert note in found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLAMA_3_1_8B,
+        llama(model_type="qwen2", use_sliding_window=False, sliding_window=131072),
+        llama(model_type="mistral", sliding_window=None),
+        llama(layer_types=["full_attention"] * 32, sliding_window=4096),
+    ],
+)
+def test_a_plain_model_has_nothing_to_warn_of(config: dict[str, Any]) -> None:
+    assert shape_of(config).unmodelled == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (llama(hidden_size=None), "has no hidden_size"),
+        (llama(vocab_size=None), "has no vocab_size"),
+        (llama(hidden_size=0), "hidden_size is '0'"),
+        (llama(hidden_size=True), "hidden_size is 'True'"),
+        (llama(hidden_size=4096.0), "hidden_size is '4096.0'"),
+        (llama(hidden_size="4096"), "must be a whole number"),
+        (llama(hidden_size=1 << 40), "must be a whole number of 1 to"),
+        (llama(num_key_value_heads=5), "no multiple of num_key_value_heads (5)"),
+        (llama(hidden_size=4097), "no multiple of num_attention_heads (32)"),
+    ],
+)
+def test_senseless_dimensions_are_refused_by_file_and_key(
+    config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        shape_of(config)
+    assert message in caught.value.message
+    assert "it.json" in caught.value.message
+
+
+def test_a_folder_a_config_and_a_renamed_file_are_all_read(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA_3_1_8B))
+    (tmp_path / "other.json").write_text(json.dumps(LLAMA_3_1_8B))
+    for path, name in [
+        (folder, "my-model"),
+        (folder / "config.json", "my-model"),
+        (tmp_path / "other.json", "other"),
+    ]:
+        shape = models.load(str(path))
+        assert (shape.name, shape.hidden_size, shape.num_kv_heads) == (name, 4096, 8)
+
+
+def test_an_unknown_model_is_an_error_with_near_names(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="No model named 'lama-7b'") as caught:
+        models.load("lama-7b")
+    assert "llama-7b" in str(caught.value.hint)
+    with pytest.raises(InvalidFileError, match="There is no config"):
+        models.load(str(tmp_path / "nowhere"))
+    with pytest.raises(InvalidFileError, match="There is no config"):
+        models.load("meta-llama/Llama-3.1-8B")
+
+
+def test_an_enormous_config_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b" " * (2 << 20))
+    with pytest.raises(InvalidFileError, match="over 1 MiB"):
+        models.load(str(path))
+
+
+def mutated(value: Any, rng: random.Random) -> Any:
+    """A value that some broken writer might have left in place of `value`."""
+    return rng.choice(
+        [None, True, 0, -1, 1.5, 10**400, "", "\x00", "8", [], [value], {}, {"a": value}, value]
+    )
+
+
+def test_mutants_of_a_config_give_a_shape_or_an_error_in_words() -> None:
+    rng = random.Random(0)
+    outcomes = {True: 0, False: 0}
+    base = llama(layer_types=["full_attention"], sliding_window=4, text_config=llama())
+    keys = [*base, "num_experts", "head_dim", "ffn_config", "quantization_config", "v_head_dim"]
+    for _ in range(500):
+        config = dict(base)
+        for key in rng.sample(keys, rng.randint(1, 3)):
+            config[key] = mutated(config.get(key), rng)
+            if rng.random() < 0.3:
+                config["text_config"] = {**llama(), key: mutated(None, rng)}
+        raw = bytearray(json.dumps(config).encode())
+        if rng.random() < 0.3:
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        try:
+            parsed = parse_object(bytes(raw), where="it.json")
+            shape = models.from_config(parsed, name="it", where="it.json")
+        except MedusaBenchError as error:
+            assert "it.json" in error.message
+            outcomes[False] += 1
+        else:
+            assert shape.num_heads % shape.num_kv_heads == 0
+            outcomes[True] += 1
+    assert min(outcomes.values()) > 50
