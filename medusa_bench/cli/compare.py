@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from medusa_bench.cli.generation.options import OPTIONS as GENERATION
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
 
 if TYPE_CHECKING:
-    from medusa_bench.compare.simulation import BreakEven, Comparison
+    from medusa_bench.compare.break_even import BreakEven
+    from medusa_bench.compare.comparisons import Comparison
     from medusa_bench.predict.latency import LatencyModel
 
 _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -117,8 +119,9 @@ def command(
         generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
         return
     from medusa_bench.compare.acceptance import doubts
+    from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.methods import Block
-    from medusa_bench.compare.simulation import break_even, simulate
+    from medusa_bench.compare.simulation import simulate
     from medusa_bench.compare.verdicts import verdict
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
@@ -150,18 +153,17 @@ def command(
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
     for latency in simulation.latency_models(gpu, timing=timing, by=by):
-        rows = simulate(
+        at = partial(
+            simulate,
             contenders,
             target,
             latency,
             Dtype(dtype),
-            settings,
             block=counted,
             lock_step=lock_step,
         )
-        ends = break_even(
-            contenders, target, latency, Dtype(dtype), rows, block=counted, lock_step=lock_step
-        )
+        rows = at(settings)
+        ends = break_even(rows, at)
         studies.append((latency, rows, ends, verdict(rows, ends)))
         warnings += simulation.too_large(latency, target, settings, Dtype(dtype))
     for warning in warnings:
@@ -194,7 +196,7 @@ Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str]]
 
 
 def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
-    from medusa_bench.compare.simulation import best, by_setting, cliffs_by_batch
+    from medusa_bench.compare.comparisons import best, by_setting, cliffs_by_batch
 
     return {
         "warnings": warnings,
@@ -254,7 +256,7 @@ def _print_study(
 
 
 def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
-    from medusa_bench.compare.simulation import best
+    from medusa_bench.compare.comparisons import best
 
     groups: dict[tuple[str, str, int, int], list[Comparison]] = {}
     for row in rows:
@@ -297,7 +299,7 @@ _MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}
 
 def _print_map(rows: "Sequence[Comparison]", name: str) -> None:
     """Speedup@candidates over batch x seq_len: "?" uncertain, "-" does not pay, "|" a cliff."""
-    from medusa_bench.compare.simulation import best, by_setting, cliffs_by_batch
+    from medusa_bench.compare.comparisons import best, by_setting, cliffs_by_batch
 
     cells = by_setting(rows)
     leaps = cliffs_by_batch(rows)
@@ -334,7 +336,7 @@ def _ends(ends: "Sequence[BreakEven]") -> Any:
 
 def _print_which_gpu(studies: Sequence[Study]) -> None:
     """The GPUs side by side at each setting, the best method on each."""
-    from medusa_bench.compare.simulation import best, by_setting
+    from medusa_bench.compare.comparisons import best, by_setting
     from medusa_bench.compare.verdicts import name
 
     timed = studies[0][1][0].tokens_per_s is not None

@@ -13,8 +13,8 @@ from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
 
 if TYPE_CHECKING:
+    from medusa_bench.compare.comparisons import Comparison
     from medusa_bench.compare.schedules import Replay, Schedule
-    from medusa_bench.compare.simulation import Comparison
 
 _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from medusa_bench.base.documents import parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.compare.simulation import Comparison
+from medusa_bench.compare.comparisons import Comparison
 
 MAX_BATCH_SIZE = 4096
 

@@ -12,23 +12,18 @@ from typing import Any
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.quantities import duration
-from medusa_bench.compare import tree_layout, verdicts
-from medusa_bench.compare.methods import Block, medusa
-from medusa_bench.compare.simulation import (
-    BreakEven,
+from medusa_bench.compare import comparisons, tree_layout, verdicts
+from medusa_bench.compare.break_even import break_even
+from medusa_bench.compare.comparisons import (
     Comparison,
-    Contender,
-    StepLatency,
     best,
-    break_even,
     by_setting,
     cliffs_by_batch,
-    simulate,
-    step_costs,
 )
+from medusa_bench.compare.methods import medusa
+from medusa_bench.compare.simulation import Contender, simulate, step_costs
 from medusa_bench.compare.trees import ChosenTree, HeadAccuracy, JointFrequency, grow_for_cost
 from medusa_bench.predict.latency import LatencyModel
-from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 
@@ -63,7 +58,7 @@ def simulated(
 ) -> Study:
     """A study by simulation. Raises MedusaBenchError as compare.simulate does."""
     rows = simulate(contenders, target, latency, dtype, settings)
-    ends = break_even(contenders, target, latency, dtype, rows)
+    ends = break_even(rows, lambda tried: simulate(contenders, target, latency, dtype, tried))
     return Study(rows, verdicts.verdict(rows, ends), warnings)
 
 
@@ -117,7 +112,7 @@ def read(path: Path) -> list[Study]:
         raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
     groups: dict[tuple[str, ...], list[Comparison]] = {}
     for number, row in enumerate(_rows(document), start=1):
-        comparison = _comparison(row, f"{path}, comparison {number}")
+        comparison = comparisons.from_dict(row, where=f"{path}, comparison {number}")
         key = (comparison.device, comparison.model, comparison.source, comparison.dtype)
         groups.setdefault(key, []).append(comparison)
     if not groups:
@@ -126,7 +121,9 @@ def read(path: Path) -> list[Study]:
             hint="give a results folder, or what `medusa-bench compare --json` prints.",
         )
     warnings = [str(each) for each in document.get("warnings") or ()]
-    return [Study(rows, verdicts.verdict(rows, _ends(rows)), warnings) for rows in groups.values()]
+    return [
+        Study(rows, verdicts.verdict(rows, break_even(rows)), warnings) for rows in groups.values()
+    ]
 
 
 def _rows(document: JsonObject) -> Iterator[Any]:
@@ -141,88 +138,7 @@ def _rows(document: JsonObject) -> Iterator[Any]:
             yield from (method[name] for name in ("generated", "simulated") if method.get(name))
 
 
-def _ends(rows: Sequence[Comparison]) -> list[BreakEven]:
-    """How far each method pays, by the batch sizes that the rows themselves have."""
-    curves: dict[tuple[str, int], dict[int, float]] = {}
-    for row in rows:
-        if row.num_candidates > 1:
-            curve = curves.setdefault((row.method, row.seq_len), {})
-            curve[row.batch_size] = max(row.speedup, curve.get(row.batch_size, 0.0))
-    found = []
-    for (method, seq_len), curve in curves.items():
-        paying = 0
-        for batch_size in sorted(curve):
-            if curve[batch_size] <= 1:
-                break
-            paying = batch_size
-        found.append(BreakEven(method, seq_len, paying, max(curve)))
-    return found
-
-
-def _comparison(row: Any, where: str) -> Comparison:
-    if not isinstance(row, dict):
-        raise InvalidFileError(f"{where} is no object.")
-    try:
-        return Comparison(
-            method=_text(row, "method"),
-            model=_text(row, "model"),
-            device=_text(row, "device"),
-            dtype=Dtype(_text(row, "dtype")),
-            batch_size=_whole(row, "batch_size"),
-            seq_len=_whole(row, "seq_len"),
-            num_candidates=_whole(row, "num_candidates"),
-            step=_step(row, "step"),
-            vanilla=_step(row, "vanilla"),
-            acceleration_rate=_positive(row, "acceleration_rate"),
-            latency_source=_text(row, "latency_source"),
-            acceptance_source=_text(row, "acceptance_source"),
-            source=Provenance(_text(row, "source")),
-            draft=_text(row, "draft") if row.get("draft") else "",
-            draft_len=_whole(row, "draft_len") if row.get("draft_len") else None,
-            block=Block(_text(row, "block")) if row.get("block") else None,
-            bound=_text(row, "bound") if row.get("bound") else "",
-            required_parameter_name=_text(row, "required_parameter_name")
-            if row.get("required_parameter_name")
-            else "",
-            required_parameter=_positive(row, "required_parameter")
-            if row.get("required_parameter")
-            else None,
-            lossless=row.get("lossless") is not False,
-        )
-    except (KeyError, ValueError) as error:
-        raise InvalidFileError(f"{where}: {error}.") from None
-
-
-def _text(row: JsonObject, name: str) -> str:
-    if not isinstance(row[name], str):
-        raise ValueError(f"{name} is no text")
-    return str(row[name])
-
-
-def _whole(row: JsonObject, name: str) -> int:
-    if type(row[name]) is not int or row[name] < 1:
-        raise ValueError(f"{name} is {row[name]!r}, no whole number above zero")
-    return int(row[name])
-
-
-def _positive(row: JsonObject, name: str) -> float:
-    if type(row[name]) not in (int, float) or not row[name] > 0:
-        raise ValueError(f"{name} is {row[name]!r}, no number above zero")
-    return float(row[name])
-
-
-def _step(row: JsonObject, name: str) -> StepLatency:
-    low, middle, high = (_positive(row, f"{name}_latency{end}_s") for end in ("_low", "", "_high"))
-    return StepLatency(middle, low, high)
-
-
 # -- as a page holds it ---------------------------------------------------------------------------
-
-_COLUMNS = (
-    "method", "draft", "batch_size", "seq_len", "num_candidates", "draft_len", "step_latency_s",
-    "overhead", "acceleration_rate", "speedup", "speedup_low", "speedup_high", "outcome", "bound",
-    "lossless", "source", "latency_source", "acceptance_source",
-)  # fmt: skip
 
 
 def columns(study: Study) -> JsonObject:
@@ -231,7 +147,7 @@ def columns(study: Study) -> JsonObject:
     position = {id(row): index for index, row in enumerate(study.rows)}
     return {
         "title": study.title,
-        "rows": {name: _packed([each[name] for each in dicts]) for name in _COLUMNS},
+        "rows": {name: _packed([each[name] for each in dicts]) for name in comparisons.PAGE_FIELDS},
         "best": {
             name: [_best(group, position) for group in by_setting(rows).values()]
             for name, rows in _by_method(study.rows).items()

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from medusa_bench.compare.simulation import BreakEven, Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.compare.break_even import BreakEven
+from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting, cliffs
 from medusa_bench.results.rows import Provenance
 
 

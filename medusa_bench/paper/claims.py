@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.compare import acceptance
-from medusa_bench.compare.simulation import Comparison, best
+from medusa_bench.compare.comparisons import Comparison, best
 from medusa_bench.paper.reproduction import GPU, SIMULATED_MODEL, Cell, Predictor, Reproduction
 from medusa_bench.predict import latency
 from medusa_bench.results.rows import Timing

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import shipped
-from medusa_bench.compare.simulation import Comparison
+from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.paper.reproduction import GPU, MeasuredSpeedup, Predictor, Reproduction
 from medusa_bench.report import roofline, style
 from medusa_bench.report.series import Panel, Selection, Source, of_paper_figure, panels

@@ -18,8 +18,9 @@ from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import shipped
 from medusa_bench.compare import acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel
+from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, medusa
-from medusa_bench.compare.simulation import Comparison, Contender, simulate
+from medusa_bench.compare.simulation import Contender, simulate
 from medusa_bench.predict import calibration_files, latency, scoring
 from medusa_bench.predict.calibration import Calibration
 from medusa_bench.predict.latency import Calibrated

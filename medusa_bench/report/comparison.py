@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medusa_bench.compare import tree_layout
-from medusa_bench.compare.simulation import Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting, cliffs
 from medusa_bench.compare.trees import CandidateTree, HeadAccuracy, JointFrequency
 from medusa_bench.report import style
 

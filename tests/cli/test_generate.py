@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medusa_bench import cli
 from medusa_bench.cli.generation import tables
-from medusa_bench.compare.simulation import StepLatency
+from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.decode.heads import files as head_files
 from medusa_bench.decode.heads.heads import MedusaHeads
 from medusa_bench.decode.study.study import Foreseen

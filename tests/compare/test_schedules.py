@@ -7,8 +7,9 @@ import pytest
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.compare import acceptance, methods, schedules, simulation
+from medusa_bench.compare.comparisons import Comparison, best, by_setting
 from medusa_bench.compare.schedules import Engine, Schedule, Span
-from medusa_bench.compare.simulation import Comparison, Contender
+from medusa_bench.compare.simulation import Contender
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
@@ -72,8 +73,8 @@ def test_margin_turns_off_what_pays_too_little() -> None:
     simulated = rows(0.4)
     for margin in (0.05, 0.2):
         schedule = schedules.plan(simulated, margin)
-        for (batch_size, _), group in simulation.by_setting(simulated).items():
-            on = simulation.best(group).speedup > 1 + margin
+        for (batch_size, _), group in by_setting(simulated).items():
+            on = best(group).speedup > 1 + margin
             assert bool(schedule.draft_len(batch_size)) == on
 
 

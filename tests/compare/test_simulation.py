@@ -10,8 +10,19 @@ from pathlib import Path
 import pytest
 
 from medusa_bench.compare import acceptance, methods, simulation
+from medusa_bench.compare.break_even import break_even
+from medusa_bench.compare.comparisons import (
+    Comparison,
+    Generation,
+    Outcome,
+    StepLatency,
+    best,
+    by_setting,
+    cliffs,
+    compare_generation,
+)
 from medusa_bench.compare.methods import Block
-from medusa_bench.compare.simulation import Comparison, Contender, Generation, Outcome, StepLatency
+from medusa_bench.compare.simulation import Contender
 from medusa_bench.predict.latency import LatencyModel, calibrated
 from medusa_bench.results.rows import Provenance, Timing
 from medusa_bench.specs import profiles
@@ -157,12 +168,10 @@ def test_tokens_per_second_need_the_whole_model() -> None:
 def test_break_even_is_the_last_batch_that_pays() -> None:
     contenders = medusa(64, 112)
     rows = simulate(contenders, settings=[(b, 1024) for b in (1, 4, 16, 64)])
-    (end,) = simulation.break_even(contenders, TARGET, SmoothLatency(), Dtype.FLOAT16, rows)
+    (end,) = break_even(rows, lambda tried: simulate(contenders, settings=tried))
     batches = list(range(1, 65))
     all_rows = simulate(contenders, settings=[(b, 1024) for b in batches])
-    fastest = {
-        b: simulation.best(r).speedup for (b, _), r in simulation.by_setting(all_rows).items()
-    }
+    fastest = {b: best(r).speedup for (b, _), r in by_setting(all_rows).items()}
     assert end.last_paying_batch == max(b for b in batches if fastest[b] > 1)
     assert 4 < end.last_paying_batch < 64
     assert not end.pays_throughout
@@ -170,15 +179,15 @@ def test_break_even_is_the_last_batch_that_pays() -> None:
 
 def test_cliffs_are_leaps_out_of_proportion() -> None:
     stairs = {n: 1.0 + 0.2 * (n > 64) + 0.3 * (n > 128) for n in range(8, 200, 8)}
-    assert simulation.cliffs(stairs) == [64, 128]
-    assert simulation.cliffs({n: float(n) for n in (8, 16, 32)}) == []  # in proportion: no cliff
+    assert cliffs(stairs) == [64, 128]
+    assert cliffs({n: float(n) for n in (8, 16, 32)}) == []  # in proportion: no cliff
     smooth = {n: math.hypot(1.0, n / 50) for n in range(16, 400, 16)}
-    assert simulation.cliffs(smooth) == []
+    assert cliffs(smooth) == []
 
 
 def test_best_takes_the_fewest_candidates_among_equals() -> None:
     rows = simulate(medusa(16, 32, model=acceptance.Constant(2.0)), FREE_VERIFICATION, [(1, 128)])
-    assert simulation.best(rows).num_candidates == 16
+    assert best(rows).num_candidates == 16
 
 
 def test_generated_rows_are_the_same_record() -> None:
@@ -192,7 +201,7 @@ def test_generated_rows_are_the_same_record() -> None:
 
     vanilla = generation("vanilla", 1, 100, 2.0)
     medusa_run = generation("medusa", 8, 50, 1.5)
-    row = simulation.compare_generation(medusa_run, vanilla)
+    row = compare_generation(medusa_run, vanilla)
     assert row.source is Provenance.GENERATED
     assert (row.acceleration_rate, row.overhead) == (2.0, pytest.approx(1.5))
     assert row.speedup == pytest.approx(2.0 / 1.5)  # the ratio of times for the same text
@@ -266,12 +275,12 @@ def test_figure_7s_best_draft_length_for_the_68m_draft_is_found(papers: LatencyM
         Contender(methods.draft_model(DRAFT, n), default.acceptance) for n in default.sizes
     ]
     rows = simulate(contenders, papers, [(1, 1024)], block=Block.FULL)
-    assert simulation.best(rows).draft_len == 4
+    assert best(rows).draft_len == 4
 
 
 def test_the_papers_cliff_is_found(papers: LatencyModel) -> None:
     rows = simulate(medusa(*range(16, 200, 16)), papers, [(4, 1024)])
-    leaps = simulation.cliffs({row.num_candidates: row.step.latency_s for row in rows})
+    leaps = cliffs({row.num_candidates: row.step.latency_s for row in rows})
     assert 64 in leaps  # 4 x 64 = 256 rows; figure 22 falls from 2.15 to 1.55 there
 
 
@@ -324,7 +333,7 @@ def test_measured_a100_linears_put_the_best_count_at_64_just_below_the_cliff(
     assert overhead[72] == pytest.approx(1.224, abs=0.005)
     speedup = {m: acceptance.PAPER.acceleration_rate(m) / overhead[m] for m in overhead}
     assert max(speedup, key=lambda m: speedup[m]) == 64
-    leaps = simulation.cliffs({m: curve[m] for m in curve if m % 8 == 0 and m <= 1024})
+    leaps = cliffs({m: curve[m] for m in curve if m % 8 == 0 and m <= 1024})
     assert {64, 128, 256, 384, 512, 768} <= set(leaps)
 
 

@@ -1,8 +1,11 @@
 """Verdicts: say what to use, up to where, how sure, and what would change it."""
 
 from dataclasses import replace
+from functools import partial
 
 from medusa_bench.compare import acceptance, methods, simulation
+from medusa_bench.compare.break_even import break_even
+from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.compare.simulation import Contender
 from medusa_bench.compare.verdicts import verdict
 from medusa_bench.specs.dtypes import Dtype
@@ -16,8 +19,9 @@ def sentences(model: acceptance.AcceptanceModel, spread: float = 0.0, *counts: i
     contenders = [Contender(methods.medusa(count), model) for count in counts or (16, 64)]
     latency = SmoothLatency(spread=spread)
     settings = [(batch_size, 1024) for batch_size in (1, 4, 16, 64)]
-    rows = simulation.simulate(contenders, TARGET, latency, Dtype.FLOAT16, settings)
-    ends = simulation.break_even(contenders, TARGET, latency, Dtype.FLOAT16, rows)
+    at = partial(simulation.simulate, contenders, TARGET, latency, Dtype.FLOAT16)
+    rows = at(settings)
+    ends = break_even(rows, at)
     return "\n".join(verdict(rows, ends))
 
 
@@ -45,9 +49,7 @@ def test_verdict_warns_of_cliffs() -> None:
     contenders = [Contender(methods.medusa(count), acceptance.PAPER) for count in stairs]
     rows = simulation.simulate(contenders, TARGET, SmoothLatency(), Dtype.FLOAT16, [(1, 1024)])
     steps = [
-        replace(
-            row, step=simulation.StepLatency(s, s, s), vanilla=simulation.StepLatency(1.0, 1.0, 1.0)
-        )
+        replace(row, step=StepLatency(s, s, s), vanilla=StepLatency(1.0, 1.0, 1.0))
         for row, s in zip(rows, stairs.values(), strict=True)
     ]
     assert "leaps after 24 (+50%)" in "\n".join(verdict(steps, []))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medusa_bench.compare.simulation import StepLatency
+from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.compare.trees import HeadAccuracy
 from medusa_bench.decode.engine.attention import register
 from medusa_bench.decode.engine.engine import Engine, Finish, Output, Step

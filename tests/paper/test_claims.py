@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medusa_bench.compare.simulation import StepLatency
+from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.paper import claims
 from medusa_bench.paper import reproduction as paper
 from medusa_bench.paper.claims import Finding, Verdict

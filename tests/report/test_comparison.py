@@ -7,7 +7,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from medusa_bench.compare import acceptance, methods, simulation, trees
-from medusa_bench.compare.simulation import Comparison, Contender, StepLatency
+from medusa_bench.compare.comparisons import Comparison, StepLatency, best, by_setting
+from medusa_bench.compare.simulation import Contender
 from medusa_bench.report import comparison
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
@@ -30,7 +31,7 @@ def texts(figure: Figure, panel: int) -> list[str]:
 def test_map_prints_the_best_of_every_cell_and_marks_the_uncertain_and_the_losing() -> None:
     rows = medusa_rows(spread=0.3)
     figure = comparison.break_even_map(rows, title="t")
-    chosen = [simulation.best(group) for group in simulation.by_setting(rows).values()]
+    chosen = [best(group) for group in by_setting(rows).values()]
     marks = {"pays": "", "uncertain": "?", "loses": ""}
     assert texts(figure, 0) == [f"{row.speedup:.2f}{marks[row.outcome]}" for row in chosen]
     assert [text.rstrip("|") for text in texts(figure, 1)] == [
@@ -73,9 +74,9 @@ def test_draft_grid_names_the_best_length_of_each_draft() -> None:
     )  # fmt: skip
     legend = comparison.draft_grid(rows, title="t").axes[0].get_legend()
     assert legend is not None
-    best = simulation.best(row for row in rows if row.draft == "llama-68m")
+    fastest = best(row for row in rows if row.draft == "llama-68m")
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels[0] == f"llama-68m: {best.speedup:.2f}x at {best.draft_len}"
+    assert labels[0] == f"llama-68m: {fastest.speedup:.2f}x at {fastest.draft_len}"
 
 
 def test_tree_draws_every_node_with_its_probability_as_area() -> None:

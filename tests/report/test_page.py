@@ -13,8 +13,9 @@ import pytest
 from medusa_bench import cli
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.compare import acceptance, studies, trees
+from medusa_bench.compare.comparisons import best, by_setting, cliffs
 from medusa_bench.compare.methods import draft_model, medusa
-from medusa_bench.compare.simulation import Contender, best, by_setting, cliffs
+from medusa_bench.compare.simulation import Contender
 from medusa_bench.predict.latency import calibrated
 from medusa_bench.report import page
 from medusa_bench.report.page_data import Folder
@@ -470,7 +471,7 @@ def test_generated_rows_are_read_apart_from_their_simulation(
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"step_latency_s": "fast"}, "step_latency_s is 'fast'"),
-        ({"source": "guessed"}, "'guessed' is not a valid Provenance"),
+        ({"source": "guessed"}, "source 'guessed' is not a valid Provenance"),
         ({"method": 7}, "method is no text"),
     ],
 )

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.compare.methods import Block, Pass, medusa, vanilla
-from medusa_bench.compare.simulation import StepLatency, step_costs
+from medusa_bench.compare.simulation import step_costs
 from medusa_bench.decode.engine.cache import SlabCache
 from medusa_bench.decode.engine.clock import Clock, now_s
 from medusa_bench.decode.engine.model import DecoderModel

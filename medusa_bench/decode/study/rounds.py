@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from medusa_bench.compare.simulation import Generation
+from medusa_bench.compare.comparisons import Generation
 from medusa_bench.decode.engine.clock import Clock, now_s
 from medusa_bench.decode.engine.engine import Finish, Output, Step
 from medusa_bench.decode.engine.model import DecoderModel

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from medusa_bench.compare.methods import Block
-from medusa_bench.compare.simulation import (
+from medusa_bench.compare.comparisons import (
     Comparison,
     Generation,
     StepLatency,
     compare_generation,
     speedup_interval,
 )
+from medusa_bench.compare.methods import Block
 from medusa_bench.compare.trees import (
     CandidateTree,
     HeadAccuracy,

@@ -1,0 +1,35 @@
+"""The record of a comparison: what is written is read back, field by field."""
+
+from dataclasses import replace
+
+import pytest
+
+from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.compare import acceptance, methods
+from medusa_bench.compare.comparisons import Comparison, from_dict
+from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import PRESETS
+from tests.builders.latencies import SmoothLatency
+
+
+def rows() -> list[Comparison]:
+    contenders = [
+        Contender(methods.medusa(16), acceptance.PAPER),
+        Contender(methods.draft_model(PRESETS["llama-68m"], 4), acceptance.Chain(0.6)),
+    ]
+    target, latency = PRESETS["llama-7b"], SmoothLatency(spread=0.1)
+    return simulate(contenders, target, latency, Dtype.FLOAT16, [(1, 128), (8, 1024)])
+
+
+def test_comparison_is_read_back_as_it_was_written() -> None:
+    for row in [*rows(), replace(rows()[0], lossless=False, bound="", block=None)]:
+        assert from_dict(row.as_dict(), where="here") == row
+
+
+@pytest.mark.parametrize("name", ["model", "batch_size", "step_latency_low_s", "acceptance_source"])
+def test_missing_field_is_named(name: str) -> None:
+    document = rows()[0].as_dict()
+    del document[name]
+    with pytest.raises(InvalidFileError, match=f"here: no '{name}'"):
+        from_dict(document, where="here")
