@@ -35,12 +35,15 @@ class Texts:
     """What was written, flat. Text i is tokens[starts[i] : starts[i + 1]].
 
     hidden[j] is the hidden state that predicts tokens[j]: (tokens, hidden_size), bfloat16.
+    prompt_ids[i] are the token ids that text i answers; () where a file of an earlier version
+    did not keep them.
     """
 
     tokens: Tensor
     hidden: Tensor
     starts: Tensor
     categories: tuple[str, ...]
+    prompt_ids: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -131,6 +134,7 @@ def write(
         torch.stack([state for text in hidden for state in text]),
         lengths.cumsum(0),
         ("",) * len(tokens),
+        tuple(map(tuple, prompt_ids)),
     )
 
 
@@ -188,7 +192,14 @@ def write_batches(
 
 def save(texts: Texts, categories: Sequence[str], path: Path) -> None:
     """Whole or not at all."""
-    tensors = {"tokens": texts.tokens, "hidden": texts.hidden, "starts": texts.starts}
+    prompt_ids = torch.tensor([id_ for ids in texts.prompt_ids for id_ in ids], dtype=torch.int32)
+    tensors = {
+        "tokens": texts.tokens,
+        "hidden": texts.hidden,
+        "starts": texts.starts,
+        "prompt_ids": prompt_ids,
+        "prompt_lengths": torch.tensor([len(ids) for ids in texts.prompt_ids]),
+    }
     write_whole(path, safetensors.torch.save(tensors, {"categories": json.dumps(categories)}))
 
 
@@ -201,6 +212,7 @@ def read(paths: Sequence[Path]) -> Texts:
         torch.cat([part.hidden for part in parts]),
         torch.cat([torch.zeros(1, dtype=ends.dtype), ends]),
         tuple(category for part in parts for category in part.categories),
+        tuple(ids for part in parts for ids in part.prompt_ids),
     )
 
 
@@ -211,4 +223,12 @@ def _read(path: Path) -> Texts:
             file.get_tensor("hidden"),
             file.get_tensor("starts"),
             tuple(json.loads(file.metadata()["categories"])),
+            _prompt_ids(file),
         )
+
+
+def _prompt_ids(file: Any) -> tuple[tuple[int, ...], ...]:
+    if "prompt_ids" not in file.keys():  # noqa: SIM118  # safe_open is no mapping
+        return ()
+    ids = file.get_tensor("prompt_ids").split(file.get_tensor("prompt_lengths").tolist())
+    return tuple(tuple(each.tolist()) for each in ids)

@@ -83,6 +83,7 @@ def _chosen(texts: Texts, index: Tensor) -> Texts:
         texts.hidden[rows],
         starts,
         tuple(texts.categories[i] for i in index.tolist()),
+        tuple(texts.prompt_ids[i] for i in index.tolist()) if texts.prompt_ids else (),
     )
 
 
