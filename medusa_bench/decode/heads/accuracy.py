@@ -23,6 +23,7 @@ from medusa_bench.decode.heads.texts import Texts
 Path = tuple[int, ...]  # ranks from 0: the guess of head 1, then of head 2, ...
 
 MAX_RANK = 10
+_RESAMPLES = 2000
 _ROWS = 512  # a product's rows: bounds the memory that logits take
 
 
@@ -37,6 +38,15 @@ def targets(texts: Texts, num_heads: int) -> Tensor:
     inside = ahead < ends[:, None]
     tokens: Tensor = texts.tokens.long()
     return torch.where(inside, tokens[ahead.clamp(max=count - 1)], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class RateInterval:
+    """Tokens per step; low and high hold it for 90 % of draws of as many texts (bootstrap)."""
+
+    tokens_per_step: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +98,16 @@ class Ranks:
         As generation counts: the first root comes from the prompt, and what a step adds past the
         text's end is not counted.
         """
-        tree = set(paths)
-        begins, tokens = [], 0
-        rows = self.ranks.tolist()
+        replayed = self._replayed(paths)
+        begins = [begin for own, _ in replayed for begin in own]
+        return begins, sum(tokens for _, tokens in replayed) / max(1, len(begins))
+
+    def _replayed(self, paths: Iterable[Path]) -> list[tuple[list[int], int]]:
+        """Of every text where its steps begin, and the tokens that they yield."""
+        tree, rows = set(paths), self.ranks.tolist()
+        found = []
         for start, end in itertools.pairwise(self.starts.tolist()):
-            at = start
+            begins, tokens, at = [], 0, start
             while at < end - 1:
                 depth = 0
                 ranks = tuple(rows[at])
@@ -101,7 +116,20 @@ class Ranks:
                 begins.append(at)
                 tokens += min(depth + 1, end - 1 - at)
                 at += depth + 1
-        return begins, tokens / max(1, len(begins))
+            found.append((begins, tokens))
+        return found
+
+    def rate_interval(self, num_candidates: int) -> RateInterval:
+        """Tokens per step with the tree that suits this text, and how far other texts may be."""
+        paths = likeliest(self.step_path_probability(), num_candidates)
+        counts = [(len(begins), tokens) for begins, tokens in self._replayed(paths)]
+        steps, tokens = torch.tensor(counts, dtype=torch.float64).T
+        drawn = torch.randint(
+            len(counts), (_RESAMPLES, len(counts)), generator=torch.Generator().manual_seed(0)
+        )
+        rates = tokens[drawn].sum(dim=1) / steps[drawn].sum(dim=1).clamp(min=1)
+        low, high = torch.quantile(rates, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+        return RateInterval(float(tokens.sum() / steps.sum().clamp(min=1)), low, high)
 
     def step_path_probability(self, num_candidates: int = 16) -> dict[Path, float]:
         """Path probabilities at the tokens where steps begin: what to expect of generation.

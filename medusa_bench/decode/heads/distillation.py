@@ -36,6 +36,7 @@ class Stage(StrEnum):
 
     WRITING = "writing text (tokens)"
     TRAINING = "training (steps)"
+    TOGETHER = "training backbone and heads (steps)"
     ANSWERING = "answering the prompts (tokens)"
 
 
@@ -89,8 +90,9 @@ def make_heads(
     was begun with other settings, or where `prompts` are among the training prompts.
     """
     work = folder / WORK
-    _begin(work, model, name, text)
-    texts = _texts(model, tokenizer, work / "texts", text=text, prompts=prompts, progress=progress)
+    texts = written(
+        model, tokenizer, folder, name=name, text=text, prompts=prompts, progress=progress
+    )
     if texts is None:
         return None
     trained = train(
@@ -102,7 +104,7 @@ def make_heads(
     )
     if trained is None:
         return None
-    answers = _answers(
+    answered = answers(
         model,
         tokenizer,
         work / "answers",
@@ -110,13 +112,13 @@ def make_heads(
         max_new_tokens=text.max_new_tokens,
         progress=progress,
     )
-    if answers is None:
+    if answered is None:
         return None
-    heads = _as_saved(trained.heads, dtype)
+    heads = as_saved(trained.heads, dtype)
     made = Made(
         trained,
         ranks(heads, trained.held_out, text=HELD_OUT_TEXT),
-        ranks(heads, answers, text=prompts_text),
+        ranks(heads, answered, text=prompts_text),
         len(texts),
         len(texts.tokens),
     )
@@ -125,7 +127,7 @@ def make_heads(
 
 
 @torch.no_grad()
-def _as_saved(heads: MedusaHeads, dtype: torch.dtype) -> MedusaHeads:
+def as_saved(heads: MedusaHeads, dtype: torch.dtype) -> MedusaHeads:
     """The heads as a reader of their file has them: rounded, but for the LM head they share."""
     rounded = copy.deepcopy(heads)
     for name, parameter in rounded.named_parameters():
@@ -159,15 +161,22 @@ def _begin(work: Path, model: Any, name: str, text: Text) -> None:
     write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
-def _texts(
+def written(
     model: Any,
     tokenizer: Any,
     folder: Path,
     *,
+    name: str,
     text: Text,
     prompts: Sequence[Prompt],
     progress: Progress,
 ) -> Texts | None:
+    """The training text in the folder, written as far as it is not there; None if stopped.
+
+    Raises MedusaBenchError where the folder was begun with other settings, or where `prompts` are
+    among the training prompts.
+    """
+    _begin(folder / WORK, model, name, text)
     asked = training_prompts(text.num_prompts, seed=text.seed)
     known = {turn for prompt in prompts for turn in prompt.turns}
     if shared := [prompt for prompt in asked if prompt.turns[0] in known]:
@@ -183,7 +192,7 @@ def _texts(
     paths = training_texts.write_batches(
         model,
         batches,
-        folder,
+        folder / WORK / "texts",
         min_tokens=text.tokens,
         max_new_tokens=text.max_new_tokens,
         eos_ids=loading.eos_ids(model),
@@ -207,7 +216,7 @@ def answer(
     return training_texts.write(model, asked, max_new_tokens, loading.eos_ids(model), progress)
 
 
-def _answers(
+def answers(
     model: Any,
     tokenizer: Any,
     folder: Path,
@@ -223,16 +232,16 @@ def _answers(
     if path.exists():
         return training_texts.read([path])
     most = len(prompts) * max_new_tokens
-    answers = answer(
+    found = answer(
         model,
         tokenizer,
         prompts,
         max_new_tokens,
         lambda tokens: progress(Stage.ANSWERING, tokens, most),
     )
-    if answers is not None:
-        training_texts.save(answers, [prompt.category for prompt in prompts], path)
-    return answers
+    if found is not None:
+        training_texts.save(found, [prompt.category for prompt in prompts], path)
+    return found
 
 
 def _save(

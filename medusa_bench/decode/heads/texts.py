@@ -48,6 +48,25 @@ class Texts:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def chosen(self, index: Tensor) -> "Texts":
+        """The texts of those places (texts,), in that order."""
+        lengths = self.starts.diff()[index]
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+        rows = torch.arange(int(starts[-1])) + torch.repeat_interleave(
+            self.starts[index] - starts[:-1], lengths
+        )
+        return Texts(
+            self.tokens[rows],
+            self.hidden[rows],
+            starts,
+            tuple(self.categories[i] for i in index.tolist()),
+            tuple(self.prompt_ids[i] for i in index.tolist()) if self.prompt_ids else (),
+        )
+
+    def first(self, at_most: int) -> "Texts":
+        """The first texts, whole."""
+        return self.chosen(torch.arange(min(len(self), at_most)))
+
 
 def batches(
     prompt_ids: Sequence[Sequence[int]],

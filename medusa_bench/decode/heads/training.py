@@ -69,22 +69,7 @@ def split(texts: Texts, held_out: int) -> tuple[Texts, Texts]:
     """Training texts and held-out texts: every held_out-th text is held out, whole."""
     index = torch.arange(len(texts))
     is_held_out = index % held_out == held_out - 1
-    return _chosen(texts, index[~is_held_out]), _chosen(texts, index[is_held_out])
-
-
-def _chosen(texts: Texts, index: Tensor) -> Texts:
-    lengths = texts.starts.diff()[index]
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
-    rows = torch.arange(int(starts[-1])) + torch.repeat_interleave(
-        texts.starts[index] - starts[:-1], lengths
-    )
-    return Texts(
-        texts.tokens[rows],
-        texts.hidden[rows],
-        starts,
-        tuple(texts.categories[i] for i in index.tolist()),
-        tuple(texts.prompt_ids[i] for i in index.tolist()) if texts.prompt_ids else (),
-    )
+    return texts.chosen(index[~is_held_out]), texts.chosen(index[is_held_out])
 
 
 def proposable_tokens(texts: Texts, vocab_size: int, at_most: int) -> Tensor:
@@ -119,7 +104,7 @@ def train(
     work = _Work(heads, training, recipe)
     identity = asdict(recipe) | {"tokens": len(texts.tokens), "sum": int(texts.tokens.sum())}
     curves, step = work.resume(checkpoint, identity), work.step
-    held_out_sample = _chosen(held_out, torch.arange(min(len(held_out), _CURVE_TEXTS)))
+    held_out_sample = held_out.first(_CURVE_TEXTS)
     while step < recipe.steps:
         losses = work.train_step()
         step = work.step
