@@ -26,6 +26,7 @@ COMMANDS = {
     "schedule": "Write the draft length by batch size as a serving engine reads it.",
     "acceptance": "Show acceptance models, and read what vLLM counted.",
     "train": "Train Medusa heads for a model on text that it writes itself.",
+    "merge": "Add a LoRA adapter into a model's weights: a plain checkpoint.",
     "heads": "Measure how often a file of Medusa heads is right, on your own prompts.",
     "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
     "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",

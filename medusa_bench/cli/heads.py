@@ -45,6 +45,11 @@ Examples:
     show_default=True,
     help="Most tokens of one answer.",
 )
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A LoRA adapter of MODEL that the heads were trained with (Medusa-2).",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @JSON
 def command(
@@ -54,6 +59,7 @@ def command(
     output: Path | None,
     prompts: Path | None,
     max_new_tokens: int,
+    adapter: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -64,7 +70,7 @@ def command(
     generation would accept with the best tree of so many candidates, replayed on the same answers.
     """
     from medusa_bench.decode.engine import loading
-    from medusa_bench.decode.heads import distillation, files
+    from medusa_bench.decode.heads import adapters, distillation, files
     from medusa_bench.decode.heads.accuracy import ranks, write_accuracy
     from medusa_bench.decode.study import prompts as prompt_files
 
@@ -74,6 +80,8 @@ def command(
             output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
         backbone, tokenizer = loading.load(model, device=device)
+        if adapter is not None:
+            backbone = adapters.merged(adapters.load(adapter, backbone))
     loaded = files.load(heads, backbone)
     for note in loaded.notes:
         console.warn(note)

