@@ -336,7 +336,10 @@ class _Work:
         for is_last, passage in _with_last(passages):
             with self._gradients_shared(is_last):
                 placed = _on(passage, accelerator.device)
-                loss, backbone, by_head = self._joint(placed, self._teacher(placed), self.step)
+                with torch.autocast(
+                    placed.ids.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+                ):
+                    loss, backbone, by_head = self._joint(placed, self._teacher(placed), self.step)
                 # The processes' gradients are averaged; a step's loss is a mean over its tokens.
                 accelerator.backward(loss * (accelerator.num_processes / tokens))
             told += torch.cat([backbone.detach()[None], by_head.detach()]) / tokens
