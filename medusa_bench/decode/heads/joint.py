@@ -298,7 +298,7 @@ class _Work:
     def __init__(self, adapted: Any, heads: MedusaHeads, texts: Texts, recipe: JointRecipe) -> None:
         self.recipe, self.step, self._adapted = recipe, 0, adapted
         self._passages = Passages(texts, heads, recipe)
-        self._accelerator = _accelerator(next(adapted.parameters()).device, recipe.precision)
+        self._accelerator = _accelerator(next(adapted.parameters()).device)
         share = recipe.texts // self._accelerator.num_processes
         if share * self._accelerator.num_processes != recipe.texts or recipe.texts > len(texts):
             raise MedusaBenchError(
@@ -418,12 +418,12 @@ class _Work:
         return [JointCurve(**curve) for curve in saved["curves"]]
 
 
-def _accelerator(device: torch.device, precision: str) -> Any:
+def _accelerator(device: torch.device) -> Any:
     try:
         from accelerate import Accelerator
     except ImportError:
         raise MedusaBenchError("Medusa-2 needs accelerate.", hint=adapters.HINT) from None
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    return Accelerator(cpu=device.type == "cpu")
 
 
 def _with_last(passages: list[Passage]) -> Iterator[tuple[bool, Passage]]:
