@@ -155,7 +155,7 @@ def _quantity(value: float, unit: str) -> str:
 
 def _color(series: Series, panel: Panel) -> str:
     if panel.by is By.OPERATOR:
-        return style.GROUP_COLORS[series.group]
+        return style.SERIES_COLORS[series.group]
     if series.is_vanilla:
         return style.VANILLA_COLOR
     counts = _candidate_counts([panel])
@@ -220,7 +220,7 @@ def _draw_paths(ax: Axes, panel: Panel) -> None:
             (
                 series.dots,
                 "seq_len" if series.group == "qk/pv" else "batch_size",
-                style.GROUP_COLORS[series.group],
+                style.SERIES_COLORS[series.group],
             )
             for series in panel.series
         ]

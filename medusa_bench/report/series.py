@@ -11,6 +11,7 @@ from itertools import groupby
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.results.rows import ABOVE_ROOF, Doubt, Provenance, ResultPoint, Roofs, Timing
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.operators import FIGURE_SERIES
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Phase
 
@@ -22,22 +23,6 @@ class By(StrEnum):
     CANDIDATES = "candidates"
 
 
-# The paper's names of its series: operators that coincide or nearly do share one.
-GROUPS: Mapping[str, str] = {
-    "q": "qkv mlp",
-    "k": "qkv mlp",
-    "v": "qkv mlp",
-    "up": "up/gate/down",
-    "gate": "up/gate/down",
-    "down": "up/gate/down",
-    "qk": "qk/pv",
-    "pv": "qk/pv",
-    "o": "o",
-    "lm_head": "lm head",
-    "medusa_block": "Medusa heads",
-    "medusa_head": "Medusa heads",
-}
-GROUP_ORDER = tuple(dict.fromkeys(GROUPS.values()))
 PHASE_NAMES = {Phase.PREFILL: "init", Phase.DECODE: "ar", Phase.MEDUSA: "Medusa"}
 
 
@@ -309,18 +294,18 @@ def _series(
             candidates = setting.num_candidates
             # One candidate is the root alone: a vanilla step, whatever the pass is called.
             phase = Phase.DECODE if candidates == 1 else Phase.MEDUSA
-        group = GROUP_ORDER.index(GROUPS[each.point.operator.name])
+        group = FIGURE_SERIES.index(each.point.operator.series)
         return group, tuple(Phase).index(phase), candidates, each.provenance
 
     for (group, phase, candidates, provenance), members in groupby(
         sorted(points, key=key), key=key
     ):
-        name = f"{GROUP_ORDER[group]} {PHASE_NAMES[tuple(Phase)[phase]]}"
+        name = f"{FIGURE_SERIES[group]} {PHASE_NAMES[tuple(Phase)[phase]]}"
         if candidates > 1:
             name += f" (# cand.: {candidates})"
         yield Series(
             name=name,
-            group=GROUP_ORDER[group],
+            group=FIGURE_SERIES[group],
             phase=tuple(Phase)[phase],
             num_candidates=candidates or None,
             provenance=provenance,

@@ -4,6 +4,7 @@ Colours are told apart by colour-blind readers and by lightness in grey print; m
 they say. Use: `with style.applied(): figure, axes = style.figure(...); ...; style.save(...)`.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import writing
 from medusa_bench.results.rows import Provenance
+from medusa_bench.specs.operators import SERIES
 from medusa_bench.specs.settings import Phase
 
 # Text widths of common two-column styles (ICML, NeurIPS, ACM are within 5 %).
@@ -26,14 +28,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 # Paul Tol's "high contrast" scheme, made to survive grey print (lightness 29, 47, 72), and what
 # stands outside the paper's block in greys and purple. Source: SRON technical note 09-002.
 DARK, MIDDLE, LIGHT = "#004488", "#BB5566", "#DDAA33"
-GROUP_COLORS = {
-    "qkv mlp": DARK,
-    "up/gate/down": MIDDLE,
-    "qk/pv": LIGHT,
-    "o": "#222222",
-    "lm head": "#777777",
-    "Medusa heads": "#997700",
-}
+_SERIES_COLORS = (DARK, LIGHT, MIDDLE, "#222222", "#777777", "#997700", "#66CCEE", "#228833")
+SERIES_COLORS = dict(zip(SERIES, itertools.cycle(_SERIES_COLORS), strict=False))
 VANILLA_COLOR = "#8C8C8C"
 ROOF_COLOR = "#222222"
 FAINT = "#B0B0B0"

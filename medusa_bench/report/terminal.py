@@ -4,6 +4,7 @@ Series are letters, so that nothing hangs on colour. Libraries for terminal plot
 fallback for their frames and mark log axes by exponents; what is needed here is this page.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,16 +13,11 @@ from string import ascii_letters
 from rich.text import Text
 
 from medusa_bench.report.series import Panel, Series
+from medusa_bench.specs.operators import SERIES
 
 _LABEL_COLUMNS = 6
-_GROUP_STYLES = {
-    "qkv mlp": "blue",
-    "up/gate/down": "red",
-    "qk/pv": "yellow",
-    "o": "cyan",
-    "lm head": "magenta",
-    "Medusa heads": "green",
-}
+_STYLES = ("blue", "yellow", "red", "cyan", "magenta", "green", "white")
+_SERIES_STYLES = dict(zip(SERIES, itertools.cycle(_STYLES), strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +115,7 @@ def letters(panel: Panel) -> dict[str, str]:
 
 
 def _style(series: Series) -> str:
-    return "white" if series.num_candidates and series.is_vanilla else _GROUP_STYLES[series.group]
+    return "white" if series.num_candidates and series.is_vanilla else _SERIES_STYLES[series.group]
 
 
 class _Axes:

@@ -16,6 +16,7 @@ from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.results.rows import (
     MAX_SAMPLES,
+    MAX_SIZE,
     Doubt,
     Environment,
     Estimate,
@@ -42,7 +43,6 @@ MAX_LINE_BYTES = 64_000
 MAX_REASON_CHARACTERS = 2_000
 _CHECK = b',"check":"'
 _CHECK_BYTES = len(_CHECK) + 16 + len(b'"}')
-_MAX_SIZE = 1 << 48
 
 Word = TypeVar("Word", bound=StrEnum)
 Item = TypeVar("Item")
@@ -395,7 +395,7 @@ def _words(words: type[Word], value: Any) -> tuple[Word, ...]:
 
 
 def _count(value: Any, least: int = 0) -> int:
-    if type(value) is not int or not least <= value <= _MAX_SIZE:
+    if type(value) is not int or not least <= value <= MAX_SIZE:
         raise TypeError(f"{str(value)[:40]!r} is no whole number from {least}")
     return value
 
@@ -405,7 +405,7 @@ def _counts(value: Any) -> tuple[int, ...]:
 
 
 def _number(value: Any) -> float:
-    if type(value) is float or (type(value) is int and abs(value) <= _MAX_SIZE):
+    if type(value) is float or (type(value) is int and abs(value) <= MAX_SIZE):
         return float(value)
     raise TypeError(f"{str(value)[:40]!r} is no number")
 

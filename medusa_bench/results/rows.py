@@ -17,6 +17,7 @@ from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase, settings
 
 MAX_SAMPLES = 64
+MAX_SIZE = 1 << 48  # of each dimension of a product
 ABOVE_ROOF = 1.05  # a share of the measured roof that no correct number exceeds
 
 
@@ -69,6 +70,11 @@ class Task:
     product: Product
     dtype: Dtype
     timing: Timing
+
+    def __post_init__(self) -> None:
+        p = self.product
+        if not all(1 <= size <= MAX_SIZE for size in (p.batch, p.m, p.n, p.k)):
+            raise ValueError(f"{p} is no product that a results folder can hold.")
 
     @property
     def key(self) -> str:

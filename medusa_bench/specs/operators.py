@@ -34,16 +34,49 @@ class Family(StrEnum):
     HEADS = "heads"
 
 
+SYMBOLS = frozenset("b s q h i n n_kv d nd n_kv_d v m mh".split())
+
+
+class OperatorError(ValueError):
+    """A row of the table that is no matrix product. Raised when the table is imported."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One matrix product of a transformer block: lhs x rhs -> out, dimensions as symbols."""
+    """One matrix product of a transformer block: lhs x rhs -> out, dimensions as symbols.
+
+    `series` names it in figures, where operators that coincide or nearly do share one. Every
+    symbol is contracted (in lhs and rhs), kept (in one of them and out) or batch (in all three;
+    n_kv of the rhs groups n). Raises OperatorError otherwise, with the symbol.
+    """
 
     name: str
     family: Family
     title: str
+    series: str
     lhs: str
     rhs: str
     out: str
+
+    def __post_init__(self) -> None:
+        for side in ("lhs", "rhs", "out"):
+            symbols = getattr(self, side).split()
+            for symbol in symbols:
+                if symbol not in SYMBOLS:
+                    raise self._error(symbol, f"is no symbol of the table (its {side})")
+                if symbols.count(symbol) > 1:
+                    raise self._error(symbol, f"stands twice in {side}: give each side its own")
+        lhs, rhs, out = (set(each.split()) for each in (self.lhs, self.rhs, self.out))
+        groups = {symbol for symbol in rhs if symbol.removesuffix("_kv") in (lhs & out) - rhs}
+        for symbol in sorted(lhs | rhs | out):
+            is_contracted = symbol in lhs & rhs - out
+            is_kept = symbol in (lhs ^ rhs) & out
+            is_batch = symbol in lhs & rhs & out
+            if not (is_contracted or is_kept or is_batch or symbol in groups):
+                raise self._error(symbol, "is neither contracted, nor kept, nor batch")
+
+    def _error(self, symbol: str, what: str) -> OperatorError:
+        return OperatorError(f"operator {self.name}: {symbol} {what}.")
 
     def product(self, shape: ModelShape, setting: Setting) -> Product:
         """The matrix product of this operator for a model and a setting.
@@ -56,9 +89,8 @@ class Operator:
     def sizes(self, size: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
         """batch, m, n and k of the product, of the table's symbols as numbers or NumPy arrays."""
         lhs, rhs, out = self.lhs.split(), self.rhs.split(), self.out.split()
-        shared = set(lhs) & set(
-            out
-        )  # a batch of products, where the rhs has it too (n_kv: by groups)
+        # A batch of products: in lhs and out, and in rhs too (n by groups of n_kv).
+        shared = set(lhs) & set(out)
         batched = [symbol for symbol in rhs if {symbol, symbol.removesuffix("_kv")} & shared]
         batch = prod(size[symbol] for symbol in batched)
         k = prod(size[symbol] for symbol in rhs if symbol not in out + batched)
@@ -71,22 +103,22 @@ class Operator:
 
 
 OPERATORS = (  # in the order a block runs them
-    #        name    family            title   lhs        rhs           out
-    Operator("q",    Family.QKV,       "XW_Q", "b q h",   "h nd",       "b q nd"),
-    Operator("k",    Family.QKV,       "XW_K", "b q h",   "h n_kv_d",   "b q n_kv_d"),
-    Operator("v",    Family.QKV,       "XW_V", "b q h",   "h n_kv_d",   "b q n_kv_d"),
-    Operator("qk",   Family.ATTENTION, "QK^T", "b n q d", "b n_kv s d", "b n q s"),
-    Operator("pv",   Family.ATTENTION, "PV",   "b n q s", "b n_kv s d", "b n q d"),
-    Operator("up",   Family.MLP,       "XW_u", "b q h",   "h i",        "b q i"),
-    Operator("gate", Family.MLP,       "XW_g", "b q h",   "h i",        "b q i"),
-    Operator("down", Family.MLP,       "XW_d", "b q i",   "i h",        "b q h"),
+    #        name    family            title   series          lhs        rhs           out
+    Operator("q",    Family.QKV,       "XW_Q", "qkv mlp",      "b q h",   "h nd",       "b q nd"),
+    Operator("k",    Family.QKV,       "XW_K", "qkv mlp",      "b q h",   "h n_kv_d", "b q n_kv_d"),
+    Operator("v",    Family.QKV,       "XW_V", "qkv mlp",      "b q h",   "h n_kv_d", "b q n_kv_d"),
+    Operator("qk",   Family.ATTENTION, "QK^T", "qk/pv",        "b n q d", "b n_kv s d", "b n q s"),
+    Operator("pv",   Family.ATTENTION, "PV",   "qk/pv",        "b n q s", "b n_kv s d", "b n q d"),
+    Operator("up",   Family.MLP,       "XW_u", "up/gate/down", "b q h",   "h i",        "b q i"),
+    Operator("gate", Family.MLP,       "XW_g", "up/gate/down", "b q h",   "h i",        "b q i"),
+    Operator("down", Family.MLP,       "XW_d", "up/gate/down", "b q i",   "i h",        "b q h"),
 )  # fmt: skip
 
 OUTSIDE_THE_BLOCK = (  # what the paper's block leaves out of a decoding step
-    Operator("o",            Family.OUTPUT, "XW_O",  "b q nd",  "nd h",  "b q h"),
-    Operator("lm_head",      Family.HEADS,  "XW_LM", "b q h",   "h v",   "b q v"),
-    Operator("medusa_block", Family.HEADS,  "XW_1",  "b q h",   "h mh",  "b q mh"),
-    Operator("medusa_head",  Family.HEADS,  "XW_2",  "m b q h", "m h v", "m b q v"),
+    Operator("o",            Family.OUTPUT, "XW_O",  "o",            "b q nd",  "nd h",  "b q h"),
+    Operator("lm_head",      Family.HEADS,  "XW_LM", "lm head",      "b q h",   "h v",   "b q v"),
+    Operator("medusa_block", Family.HEADS,  "XW_1",  "Medusa heads", "b q h",   "h mh",  "b q mh"),
+    Operator("medusa_head",  Family.HEADS,  "XW_2",  "Medusa heads", "m b q h", "m h v", "m b q v"),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Operator] = {op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK}
@@ -94,6 +126,17 @@ BY_NAME: Mapping[str, Operator] = {op.name: op for op in OPERATORS + OUTSIDE_THE
 FAMILIES: Mapping[str, tuple[Operator, ...]] = {
     family.value: tuple(op for op in BY_NAME.values() if op.family is family) for family in Family
 }
+
+
+# By the table's order, which a new row goes to the end of; and as figures list them, the paper's.
+SERIES = tuple(dict.fromkeys(op.series for op in BY_NAME.values()))
+FIGURE_SERIES = tuple(
+    dict.fromkeys(
+        op.series
+        for family in (Family.QKV, Family.MLP, Family.ATTENTION, Family.OUTPUT, Family.HEADS)
+        for op in FAMILIES[family]
+    )
+)
 
 
 def select(names: Iterable[str]) -> tuple[Operator, ...]:

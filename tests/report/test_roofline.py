@@ -386,7 +386,7 @@ def lightness(color: str) -> float:
 
 
 def test_the_papers_three_groups_are_told_apart_in_grey_print() -> None:
-    levels = [lightness(style.GROUP_COLORS[g]) for g in ("qkv mlp", "up/gate/down", "qk/pv")]
+    levels = [lightness(style.SERIES_COLORS[g]) for g in ("qkv mlp", "up/gate/down", "qk/pv")]
     for one, other in combinations(levels, 2):
         assert abs(one - other) > 15
     assert max(levels) < 80  # on white
