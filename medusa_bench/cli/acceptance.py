@@ -26,7 +26,7 @@ def command(*, models: tuple[str, ...], num_candidates: tuple[int, ...], as_json
     from medusa_bench.compare import acceptance
 
     chosen = [acceptance.parse(text) for text in models or ("paper", "printed")]
-    warnings = [words for model in chosen for words in acceptance.doubts(model, num_candidates)]
+    warnings = [words for model in chosen for words in acceptance.caveats(model, num_candidates)]
     if as_json:
         console.print_json(
             {

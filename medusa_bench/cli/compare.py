@@ -118,7 +118,7 @@ def command(
 
         generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
         return
-    from medusa_bench.compare.acceptance import doubts
+    from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.methods import Block
     from medusa_bench.compare.simulation import simulate
@@ -146,7 +146,7 @@ def command(
     warnings = [
         warning
         for model_ in dict.fromkeys(c.acceptance for c in contenders)
-        for warning in doubts(
+        for warning in caveats(
             model_, {c.method.num_candidates for c in contenders if c.acceptance is model_}
         )
     ]

@@ -96,7 +96,7 @@ def command(
         folders,
         [*simulated, *given],
         command=shlex.join(("medusa-bench", *arguments)),
-        doubt_words=WORDS,
+        flag_words=WORDS,
         latencies=latencies,
         losses=[
             _losses(folder, latency) for folder, latency in zip(folders, latencies, strict=True)
@@ -156,7 +156,7 @@ def _simulated(
     acceptance: Sequence[str],
 ) -> "list[Study]":
     from medusa_bench.compare import studies
-    from medusa_bench.compare.acceptance import doubts
+    from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.methods import METHODS
     from medusa_bench.specs import models as model_specs
     from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
@@ -186,7 +186,7 @@ def _simulated(
         warnings = [
             warning
             for model in dict.fromkeys(each.acceptance for each in contenders)
-            for warning in doubts(
+            for warning in caveats(
                 model,
                 {each.method.num_candidates for each in contenders if each.acceptance is model},
             )

@@ -76,10 +76,10 @@ def command(
     chosen = acceptance.parse(law)
     reproduction = paper.reproduce(measured, law=chosen, num_seeds=seeds)
     found = claims.judge(reproduction)
-    for doubt in acceptance.doubts(
+    for caveat in acceptance.caveats(
         chosen, sorted({r.num_candidates for r in reproduction.speedups})
     ):
-        console.warn(f"{doubt}.")
+        console.warn(f"{caveat}.")
     for results in measured:
         if not _joins(results, reproduction):
             console.warn(f"{results.path} holds none of the paper's points; nothing joins.")

@@ -14,7 +14,8 @@ from medusa_bench.base.files import writing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from medusa_bench.results.reading import Cell, Difference, Results
+    from medusa_bench.results.differences import Difference
+    from medusa_bench.results.reading import Cell, Results
     from medusa_bench.results.rows import ResultPoint
 
 FORMATS = ("csv", "json", "markdown", "parquet")
@@ -109,14 +110,14 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
     sets of rounds is wider than either. Ambiguous: the rounds cannot tell, or the machine was
     disturbed; measure with more --rounds. Exit code 7 if any point is slower.
     """
-    from medusa_bench.results.reading import Verdict, differences
+    from medusa_bench.results.differences import Change, differences
 
     if threshold != threshold:  # noqa: PLR0124 -- nan is within every range
         raise click.UsageError("--threshold is no number.")
     old, new = _load(before), _load(after)
     found = differences(old, new, threshold)
-    counts = Counter(each.verdict for each in found)
-    compared = len(found) - counts[Verdict.ONLY_BEFORE] - counts[Verdict.ONLY_AFTER]
+    counts = Counter(each.change for each in found)
+    compared = len(found) - counts[Change.ONLY_BEFORE] - counts[Change.ONLY_AFTER]
     if not compared:
         raise MedusaBenchError(
             f"{before} and {after} have no point in common.",
@@ -129,7 +130,7 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
             "before": before,
             "after": after,
             "threshold": threshold,
-            "counts": {verdict: counts[verdict] for verdict in Verdict},
+            "counts": {change: counts[change] for change in Change},
             "points": [_difference_record(each) for each in found],
         }
         click.echo(json.dumps(document, indent=1))
@@ -137,10 +138,10 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
         _show_differences(found, show_all)
         click.echo(
             f"{compared} distinct points compared: "
-            + ", ".join(f"{counts[verdict]} {verdict.replace('-', ' ')}" for verdict in Verdict)
+            + ", ".join(f"{counts[change]} {change.replace('-', ' ')}" for change in Change)
             + "."
         )
-    return ExitCode.SLOWER if counts[Verdict.SLOWER] else ExitCode.OK
+    return ExitCode.SLOWER if counts[Change.SLOWER] else ExitCode.OK
 
 
 @command.command(epilog="Example: medusa-bench results verify results/paper")
@@ -220,16 +221,16 @@ def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]
         "failed": dict(Counter(f"{row.kind}: {row.reason}" for row in results.failures.values())),
         "skipped": dict(Counter(results.skips.values())),
         "missing": dict(Counter(each.reason for each in points if each.summary is None)),
-        "doubts": [
-            {"doubt": doubt, "num_points": count, "means": means, "remedy": remedy}
-            for doubt, count in _doubt_counts(points)
-            for means, remedy in [WORDS[doubt]]
+        "flags": [
+            {"flag": flag, "num_points": count, "means": means, "remedy": remedy}
+            for flag, count in _flag_counts(points)
+            for means, remedy in [WORDS[flag]]
         ],
     }
 
 
-def _doubt_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
-    return Counter(doubt for each in points for doubt in each.doubts).most_common()
+def _flag_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
+    return Counter(flag for each in points for flag in each.flags).most_common()
 
 
 def _show(results: Results, points: Sequence[ResultPoint]) -> None:
@@ -259,9 +260,9 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
     out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
     for reason, count in Counter(each.reason for each in points if not each.summary).most_common():
         line(f"{count:,} without a number: {reason}")
-    for doubt, count in _doubt_counts(points):
-        means, remedy = WORDS[doubt]
-        line(f"{count:,} {doubt}: {means}; {remedy}.")
+    for flag, count in _flag_counts(points):
+        means, remedy = WORDS[flag]
+        line(f"{count:,} {flag}: {means}; {remedy}.")
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:
@@ -388,7 +389,7 @@ def _difference_record(each: Difference) -> dict[str, Any]:
         "dtype": each.point.dtype,
         "timing": each.timing,
         "num_points": each.num_points,
-        "verdict": each.verdict,
+        "change": each.change,
         "ratio": each.ratio,
         "before": asdict(each.before) if each.before else None,
         "after": asdict(each.after) if each.after else None,
@@ -397,16 +398,16 @@ def _difference_record(each: Difference) -> dict[str, Any]:
 
 _DIFF_COLUMNS = (
     "model", "operator", "phase", "batch", "seq", "candidates", "dtype", "timing", "before",
-    "after", "change", "verdict",
+    "after", "ratio", "change",
 )  # fmt: skip
 
 
 def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
     from medusa_bench.cli import console
-    from medusa_bench.results.reading import Verdict
+    from medusa_bench.results.differences import Change
 
-    dull = (Verdict.SAME, Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER)
-    told = [each for each in found if show_all or each.verdict not in dull]
+    dull = (Change.SAME, Change.ONLY_BEFORE, Change.ONLY_AFTER)
+    told = [each for each in found if show_all or each.change not in dull]
     told.sort(key=lambda each: -(each.ratio or 0.0))
     if told:
         shown = told if show_all else told[:_MAX_DIFF_ROWS]
@@ -432,5 +433,5 @@ def _difference_cells(each: Difference) -> list[str]:
         console.duration(each.before.latency_s) if each.before else "",
         console.duration(each.after.latency_s) if each.after else "",
         f"{each.ratio - 1:+.1%}" if each.ratio is not None else "",
-        each.verdict.replace("-", " "),
+        each.change.replace("-", " "),
     ]

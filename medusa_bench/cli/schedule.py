@@ -86,7 +86,7 @@ def command(
     file back and simulates it beside always-on and always-off.
     """
     from medusa_bench.compare import schedules
-    from medusa_bench.compare.acceptance import Constant, doubts
+    from medusa_bench.compare.acceptance import Constant, caveats
     from medusa_bench.compare.methods import Block, eagle_chain
     from medusa_bench.compare.simulation import simulate
     from medusa_bench.specs import models
@@ -116,7 +116,7 @@ def command(
             hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
             "(vLLM's metrics or log).",
         )
-    for words in doubts(contenders[0].acceptance, {length + 1 for length in lengths}):
+    for words in caveats(contenders[0].acceptance, {length + 1 for length in lengths}):
         console.warn(words)
     read = schedules.read(_text(check), where=str(check)) if check else None
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)

@@ -323,7 +323,7 @@ def _required_scale(
     return model.scale * (acceleration_rate - 1) / accepted if accepted > 0 else None
 
 
-def doubts(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
+def caveats(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
     """In words, where a model says what cannot be: fewer tokens than one a step, or more than
     were verified."""
     counts = sorted(set(num_candidates))

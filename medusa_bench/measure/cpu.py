@@ -15,7 +15,7 @@ from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.measurer import Watch
 from medusa_bench.measure.operands import OperandSet
 from medusa_bench.measure.stopping import Rules, Timer
-from medusa_bench.results.rows import Doubt, Environment, Timing
+from medusa_bench.results.rows import Environment, QualityFlag, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
@@ -147,7 +147,7 @@ class Cpu:
         before = host.Usage.now()
         yield watch
         if before.was_contended(host.Usage.now()):
-            watch.doubts = (Doubt.CONTENDED,)
+            watch.flags = (QualityFlag.CONTENDED,)
 
     def peak_products(self, flops_per_s: float) -> Sequence[Product]:
         """A cube of about 5 ms a call, two flat products and a batch of as many FLOPs, and a cube

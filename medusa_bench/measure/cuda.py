@@ -186,7 +186,7 @@ class Cuda:
         with gpu.Recorder(self._gpu) as recorder:
             yield watch
         watch.telemetry = recorder.telemetry
-        watch.doubts = recorder.doubts
+        watch.flags = recorder.flags
 
     def peak_products(self, flops_per_s: float) -> Sequence[Product]:
         return (

@@ -14,9 +14,9 @@ from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.operands import Arena, OperandSet, Rotation, rhs_is_transposed
 from medusa_bench.measure.stopping import Rules, Timer
 from medusa_bench.results.rows import (
-    Doubt,
     Environment,
     Measurement,
+    QualityFlag,
     Roofs,
     Task,
     Telemetry,
@@ -33,7 +33,7 @@ COOL_DOWN_S = 2.0
 class Watch:
     """What a device noticed while a block of calls ran; filled when the block ends."""
 
-    doubts: tuple[Doubt, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
     telemetry: Telemetry | None = None
 
 
@@ -114,7 +114,7 @@ class Measurer:
         for attempt in range(MAX_TRIES):
             with self.device.watch() as watch:
                 block = stopping.run(timer, rules, budget_s, self.clock)
-            if Doubt.THROTTLED not in watch.doubts:
+            if QualityFlag.THROTTLED not in watch.flags:
                 break
             if attempt < MAX_TRIES - 1:
                 self.sleep(COOL_DOWN_S)
@@ -122,7 +122,7 @@ class Measurer:
             task,
             round_index,
             block,
-            doubts=watch.doubts if accurate else (*watch.doubts, Doubt.INACCURATE),
+            flags=watch.flags if accurate else (*watch.flags, QualityFlag.INACCURATE),
             telemetry=watch.telemetry,
             started_at_s=started_at_s,
         )

@@ -12,7 +12,7 @@ from statistics import fmean
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from medusa_bench.results.rows import Doubt, Telemetry
+from medusa_bench.results.rows import QualityFlag, Telemetry
 from medusa_bench.specs.dtypes import Dtype
 
 SAMPLE_PERIOD_S = 0.05
@@ -216,9 +216,9 @@ class Recorder:
         return summarise(self._samples, self._energy_j)
 
     @property
-    def doubts(self) -> tuple[Doubt, ...]:
+    def flags(self) -> tuple[QualityFlag, ...]:
         throttled = is_throttled(self._samples, self._gpu.max_sm_clock_hz)
-        return (Doubt.THROTTLED,) if throttled else ()
+        return (QualityFlag.THROTTLED,) if throttled else ()
 
 
 def summarise(samples: Sequence[Sample], energy_j: float | None = None) -> Telemetry:

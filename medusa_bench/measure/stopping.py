@@ -11,7 +11,7 @@ from math import ceil, sqrt
 from statistics import median, quantiles
 from typing import Protocol
 
-from medusa_bench.results.rows import MAX_SAMPLES, Doubt, Measurement, Task, Telemetry
+from medusa_bench.results.rows import MAX_SAMPLES, Measurement, QualityFlag, Task, Telemetry
 
 LONG_CALL_S = 0.4  # from here on three calls have to do
 NUM_LONG_CALLS = 3
@@ -50,7 +50,7 @@ class Block:
 
     samples_s: tuple[float, ...]
     calls_per_sample: int
-    doubts: tuple[Doubt, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
 
 
 def quantile_s(block: Block, quantile: float) -> float:
@@ -69,18 +69,18 @@ def run(timer: Timer, rules: Rules, budget_s: float, clock: Callable[[], float])
         first_s = sample()
         if first_s > LONG_CALL_S:
             rest_s = [sample() for _ in range(NUM_LONG_CALLS - 1)]
-            return Block((first_s, *rest_s), 1, (Doubt.FEW_CALLS,))
+            return Block((first_s, *rest_s), 1, (QualityFlag.FEW_CALLS,))
         # A short first call warms caches and clocks up and does not count.
         samples_s = [first_s if first_s > budget_s else sample(), sample()]
         num_calls = rules.num_calls(min(samples_s))
         if num_calls == 1:
-            doubts = _collect(sample, samples_s, rules, is_over)
-            return Block(tuple(samples_s), 1, doubts)
+            flags = _collect(sample, samples_s, rules, is_over)
+            return Block(tuple(samples_s), 1, flags)
     with timer.batch(num_calls) as sample:
         sample()
         samples_s = []
-        doubts = _collect(sample, samples_s, rules, is_over)
-        return Block(tuple(each_s / num_calls for each_s in samples_s), num_calls, doubts)
+        flags = _collect(sample, samples_s, rules, is_over)
+        return Block(tuple(each_s / num_calls for each_s in samples_s), num_calls, flags)
 
 
 def _collect(
@@ -88,7 +88,7 @@ def _collect(
     samples_s: list[float],
     rules: Rules,
     is_over: Callable[[float], bool],
-) -> tuple[Doubt, ...]:
+) -> tuple[QualityFlag, ...]:
     """Add samples until they suffice or the budget is over."""
     next_look = SAMPLES_TO_CLOSE
     while True:
@@ -98,7 +98,7 @@ def _collect(
                 return ()
             next_look = ceil(len(samples_s) * 1.1)
         if len(samples_s) >= MIN_SAMPLES and is_over(1.0):
-            return () if is_closed(samples_s, rules.tolerance) else (Doubt.UNSTABLE,)
+            return () if is_closed(samples_s, rules.tolerance) else (QualityFlag.UNSTABLE,)
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:
@@ -143,7 +143,7 @@ def measurement(
     round_index: int,
     block: Block,
     *,
-    doubts: Sequence[Doubt] = (),
+    flags: Sequence[QualityFlag] = (),
     telemetry: Telemetry | None = None,
     started_at_s: float = 0.0,
 ) -> Measurement:
@@ -160,7 +160,7 @@ def measurement(
         p75_s=p75_s,
         num_calls=len(samples_s) * block.calls_per_sample,
         samples_s=tuple(samples_s[::stride]),
-        doubts=tuple(dict.fromkeys((*block.doubts, *doubts))),
+        flags=tuple(dict.fromkeys((*block.flags, *flags))),
         telemetry=telemetry,
         started_at_s=started_at_s,
     )

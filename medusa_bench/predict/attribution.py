@@ -50,7 +50,7 @@ class Cause(StrEnum):
             case Cause.TILES:
                 return "choose rows (batch x query tokens) at the end of a step: see `cliffs`"
             case Cause.UNEXPLAINED:
-                return "measure again; look at the doubts, then at the kernel in a profiler"
+                return "measure again; look at the flags, then at the kernel in a profiler"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from medusa_bench.compare.studies import GrownTree, Study
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.report import page_data
 from medusa_bench.report.page_data import Folder
-from medusa_bench.results.rows import Doubt
+from medusa_bench.results.rows import QualityFlag
 
 _HERE = Path(__file__).parent
 _SCRIPTS = (  # in this order: later ones use the earlier
@@ -38,7 +38,7 @@ def render(
     compared: Sequence[Study] = (),
     *,
     command: str,
-    doubt_words: Mapping[Doubt, tuple[str, str]],
+    flag_words: Mapping[QualityFlag, tuple[str, str]],
     latencies: Sequence[LatencyModel | None] = (),
     losses: Sequence[Sequence[str]] = (),
     tree: GrownTree | None = None,
@@ -47,7 +47,7 @@ def render(
 
     latencies: of each folder, the model that splits its slowest points, where there is one.
     losses: of each folder, in words, what its points lose time to, and what helps.
-    doubt_words: what each doubt means, and the remedy. Raises MedusaBenchError where the plotting
+    flag_words: what each flag means, and the remedy. Raises MedusaBenchError where the plotting
     library is not installed.
     """
     titles = page_data.titles(folders)
@@ -71,7 +71,7 @@ def render(
             data=_json(data),
             command=command,
             folders=[
-                _FolderText.of(folder, title, doubt_words)
+                _FolderText.of(folder, title, flag_words)
                 for folder, title in zip(folders, titles, strict=True)
             ],
             studies=[(study, studies.method_table(study)) for study in compared],
@@ -152,17 +152,17 @@ class _FolderText:
     provenance: str
     verdict: Sequence[str]
     environment: Sequence[tuple[str, str]]
-    doubts: Sequence[tuple[int, str, str, str]]
+    flags: Sequence[tuple[int, str, str, str]]
     missing: Sequence[tuple[int, str]]
     damages: Sequence[str]
     commands: Sequence[str]
 
     @classmethod
     def of(
-        cls, folder: Folder, title: str, doubt_words: Mapping[Doubt, tuple[str, str]]
+        cls, folder: Folder, title: str, flag_words: Mapping[QualityFlag, tuple[str, str]]
     ) -> "_FolderText":
         results = folder.results
-        counts = Counter(doubt for each in folder.points for doubt in each.doubts)
+        counts = Counter(flag for each in folder.points for flag in each.flags)
         missing = Counter(each.reason for each in folder.points if each.summary is None)
         damages = [f"line {each.line_number}: {each.reason}" for each in results.damages]
         if results.torn_bytes:
@@ -172,7 +172,7 @@ class _FolderText:
             provenance=results.provenance,
             verdict=_roofline_words(folder),
             environment=_environment_of(folder),
-            doubts=[(n, doubt, *doubt_words[doubt]) for doubt, n in counts.most_common()],
+            flags=[(n, flag, *flag_words[flag]) for flag, n in counts.most_common()],
             missing=[(n, reason) for reason, n in missing.most_common()],
             damages=damages,
             commands=results.run.commands,

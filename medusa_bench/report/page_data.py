@@ -139,7 +139,7 @@ class _Tasks:
             "bound": each.bound,
             "datasheet_fraction": share,
             "datasheet_bound": bound,
-            "doubts": " ".join(each.doubts),
+            "flags": " ".join(each.flags),
             "reason": each.reason,
             "source": summary.source if summary else "",
         }

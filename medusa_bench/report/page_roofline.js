@@ -27,7 +27,7 @@ function value(column, point) {
 const FILTERS = [
   ["title", "GPU and provenance"], ["model", "Model"], ["operator", "Operator"], ["phase", "Phase"],
   ["batch_size", "Batch size"], ["seq_len", "Sequence length"], ["num_candidates", "Candidates"],
-  ["dtype", "Dtype"], ["timing", "Timing"], ["doubts", "Doubts"],
+  ["dtype", "Dtype"], ["timing", "Timing"], ["flags", "Quality flags"],
 ];
 const chosen = {};
 const withNumber = [];
@@ -113,7 +113,7 @@ function dotColumns(chosenPoints) {
     share: column((p) => `${shareOf(p)}, bound by ${boundOf(p)}`, chosenPoints),
     spread: column((p) => (value("spread", p) ? `${significant(100 * value("spread", p), 2)} %` : "unknown"), chosenPoints),
     origin: column(
-      (p) => `${value("title", p)}, ${value("dtype", p)}, ${value("timing", p)}${value("doubts", p) ? `, doubts: ${value("doubts", p)}` : ""}`,
+      (p) => `${value("title", p)}, ${value("dtype", p)}, ${value("timing", p)}${value("flags", p) ? `, flags: ${value("flags", p)}` : ""}`,
       chosenPoints,
     ),
   };

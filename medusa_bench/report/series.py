@@ -9,7 +9,14 @@ from enum import StrEnum
 from itertools import groupby
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.results.rows import ABOVE_ROOF, Doubt, Provenance, ResultPoint, Roofs, Timing
+from medusa_bench.results.rows import (
+    ABOVE_ROOF,
+    Provenance,
+    QualityFlag,
+    ResultPoint,
+    Roofs,
+    Timing,
+)
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import FIGURE_SERIES
 from medusa_bench.specs.profiles import DeviceProfile
@@ -360,7 +367,7 @@ def _cause(each: ResultPoint, source: Source, intensity: float, flops_per_s: flo
         return Cause.CACHED
     if profile and source.device not in profile.device_names:
         return Cause.OTHER_DEVICE
-    if share < _CLOCK_HEADROOM or Doubt.CONTENDED in each.doubts:
+    if share < _CLOCK_HEADROOM or QualityFlag.CONTENDED in each.flags:
         return Cause.CLOCK
     return Cause.FORMULA
 

@@ -17,7 +17,6 @@ from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.results.rows import (
     MAX_SAMPLES,
     MAX_SIZE,
-    Doubt,
     Environment,
     Estimate,
     Failure,
@@ -25,6 +24,7 @@ from medusa_bench.results.rows import (
     Grid,
     Measurement,
     Provenance,
+    QualityFlag,
     Roofs,
     Row,
     Skip,
@@ -99,7 +99,7 @@ def encode_row(row: Row) -> bytes:
                 "p75_s": row.p75_s,
                 "num_calls": row.num_calls,
                 "samples_s": row.samples_s,
-                "doubts": row.doubts,
+                "doubts": row.flags,
                 "telemetry": asdict(row.telemetry) if row.telemetry else None,
                 "started_at_s": row.started_at_s,
             }
@@ -157,7 +157,7 @@ def _row(record: JsonObject) -> Row:
             p75_s=_positive(take("p75_s")),
             num_calls=_count(take("num_calls"), 1),
             samples_s=samples_s,
-            doubts=tuple(_word(Doubt, doubt) for doubt in _list(take("doubts"))),
+            flags=tuple(_word(QualityFlag, flag) for flag in _list(take("doubts"))),
             telemetry=None if telemetry is None else _telemetry(telemetry),
             started_at_s=_number(take("started_at_s")),
         )

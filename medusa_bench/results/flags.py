@@ -1,35 +1,35 @@
-"""Doubts in words: what is doubtful about a number, and what to do about it."""
+"""Quality flags in words: what is doubtful about a number, and what to do about it."""
 
 from collections.abc import Mapping
 
-from medusa_bench.results.rows import Doubt
+from medusa_bench.results.rows import QualityFlag
 
-WORDS: Mapping[Doubt, tuple[str, str]] = {
-    Doubt.UNSTABLE: (
+WORDS: Mapping[QualityFlag, tuple[str, str]] = {
+    QualityFlag.UNSTABLE: (
         "the point's time budget ended before its interval closed",
         "give points more time (--point-budget), or stop what else uses the device",
     ),
-    Doubt.FEW_CALLS: (
+    QualityFlag.FEW_CALLS: (
         "so long that only a few calls were made",
         "take the median as good to a few per cent; more --rounds narrow it",
     ),
-    Doubt.THROTTLED: (
+    QualityFlag.THROTTLED: (
         "the device was hot, or its clock under 75 %, in every try",
         "let it cool, mend the airflow, and measure again",
     ),
-    Doubt.CONTENDED: (
+    QualityFlag.CONTENDED: (
         "other processes used the CPU meanwhile",
         "measure on a quiet machine; `medusa-bench doctor` says what runs",
     ),
-    Doubt.DRIFTED: (
+    QualityFlag.DRIFTED: (
         "the device's speed moved by over 3 % around this point",
         "let it warm up, and measure again",
     ),
-    Doubt.INACCURATE: (
+    QualityFlag.INACCURATE: (
         "the result missed its check against float64",
         "do not use the number; check the device's memory and the library's version",
     ),
-    Doubt.ABOVE_ROOF: (
+    QualityFlag.ABOVE_ROOF: (
         "over 5 % faster than the measured roof allows",
         "operands may have stayed in cache, or the clock was lower when the roof was measured: "
         "measure both again",

@@ -5,7 +5,6 @@ Only identity and latencies are stored; everything else here is computed on read
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +13,13 @@ from statistics import median
 from medusa_bench.results.codec import Run
 from medusa_bench.results.rows import (
     ABOVE_ROOF,
-    Doubt,
     Environment,
     Estimate,
     Failure,
     Grid,
     Measurement,
     Provenance,
+    QualityFlag,
     ResultPoint,
     Roofs,
     Row,
@@ -124,7 +123,7 @@ class Results:
         if steady:
             return summarise(steady)
         summary = summarise(rounds)
-        return replace(summary, doubts=tuple(sorted({*summary.doubts, Doubt.DRIFTED})))
+        return replace(summary, flags=tuple(sorted({*summary.flags, QualityFlag.DRIFTED})))
 
     def _drifted_around(self, time_s: float) -> bool:
         return any(start_s <= time_s < end_s for start_s, end_s in self._drifts)
@@ -194,7 +193,7 @@ class Results:
         self, point: Point, task: Task, summary: Summary | None, reason: str = ""
     ) -> ResultPoint:
         fraction, bound = None, ""
-        doubts = summary.doubts if summary else ()
+        flags = summary.flags if summary else ()
         if self.roof and point.dtype in self.roof.peak_flops_per_s:
             product = task.product
             intensity = product.operational_intensity(point.dtype)
@@ -203,7 +202,7 @@ class Results:
                 attainable = self.roof.attainable_flops_per_s(intensity, point.dtype)
                 fraction = product.flops / summary.latency_s / attainable
                 if fraction > ABOVE_ROOF:
-                    doubts = (*doubts, Doubt.ABOVE_ROOF)
+                    flags = (*flags, QualityFlag.ABOVE_ROOF)
         return ResultPoint(
             point,
             task.timing,
@@ -213,7 +212,7 @@ class Results:
             reason,
             fraction,
             bound,
-            doubts,
+            flags,
         )
 
     def _why_missing(self, task: Task) -> str:
@@ -236,7 +235,7 @@ def _summarise_estimates(estimates: list[Estimate]) -> Summary:
 EXPORT_COLUMNS = (
     "device", "model", "operator", "phase", "batch_size", "seq_len", "num_candidates", "dtype",
     "timing", "latency_s", "spread", "flops", "bytes_moved", "operational_intensity",
-    "flops_per_s", "roof_fraction", "bound", "doubts", "provenance", "reason",
+    "flops_per_s", "roof_fraction", "bound", "flags", "provenance", "reason",
 )  # fmt: skip
 
 Cell = str | int | float | None
@@ -258,92 +257,7 @@ def export_rows(results: Results) -> Iterator[dict[str, Cell]]:
             "flops_per_s": each.flops_per_s,
             "roof_fraction": each.roof_fraction,
             "bound": each.bound,
-            "doubts": " ".join(each.doubts),
+            "flags": " ".join(each.flags),
             "provenance": each.provenance,
             "reason": each.reason,
         }
-
-
-class Verdict(StrEnum):
-    """How a task compares with the same one in another folder."""
-
-    SAME = "same"
-    FASTER = "faster"
-    SLOWER = "slower"
-    AMBIGUOUS = "ambiguous"  # the rounds cannot tell
-    ONLY_BEFORE = "only-before"
-    ONLY_AFTER = "only-after"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One task in two folders; `point` is the first logical point it stands behind."""
-
-    point: Point
-    timing: Timing
-    num_points: int
-    verdict: Verdict
-    before: Summary | None
-    after: Summary | None
-
-    @property
-    def ratio(self) -> float | None:
-        """Latency after over latency before."""
-        if self.before is None or self.after is None:
-            return None
-        return self.after.latency_s / self.before.latency_s
-
-
-# Doubts under which a number says too little about the device to call another one slower.
-_DISTURBED = {Doubt.CONTENDED, Doubt.THROTTLED, Doubt.DRIFTED, Doubt.INACCURATE}
-
-
-def judge(before: Summary, after: Summary, threshold: float) -> Verdict:
-    """Same, faster, slower or ambiguous, from the spread between rounds.
-
-    Same: the medians are within `threshold`. Slower or faster: they are not, and the gap between
-    the intervals [low_s, high_s] is wider than either. (That they merely do not meet happens to
-    equal numbers in 33 % of pairs of 2 rounds, 10 % of 3; with the gap 9 % and 0.7 %, before the
-    threshold.) Otherwise the rounds cannot tell; nor can a single measured round, whose spread is
-    unknown, or a disturbed one. Estimates bring their interval; a reported number is taken as is.
-    """
-    ratio = after.latency_s / before.latency_s
-    if 1 / (1 + threshold) <= ratio <= 1 + threshold:
-        return Verdict.SAME
-    for summary in (before, after):
-        if _DISTURBED.intersection(summary.doubts):
-            return Verdict.AMBIGUOUS
-        if summary.num_rounds < 2 and not summary.source:
-            return Verdict.AMBIGUOUS
-    width_s = max(before.high_s - before.low_s, after.high_s - after.low_s)
-    if after.low_s - before.high_s > width_s:
-        return Verdict.SLOWER
-    if before.low_s - after.high_s > width_s:
-        return Verdict.FASTER
-    return Verdict.AMBIGUOUS
-
-
-def differences(before: Results, after: Results, threshold: float) -> list[Difference]:
-    """Every task that has a number in either folder, in the order asked for."""
-    first: dict[Task, tuple[Point, int]] = {}
-    for results in (before, after):
-        seen: dict[Task, tuple[Point, int]] = {}
-        for each in results.points():
-            task = Task(each.point.product, each.point.dtype, each.timing)
-            point, count = seen.get(task, (each.point, 0))
-            seen[task] = (point, count + 1)
-        for task, found in seen.items():
-            first.setdefault(task, found)
-    found_differences = []
-    for task, (point, num_points) in first.items():
-        old, new = before.summaries.get(task), after.summaries.get(task)
-        if old and new:
-            verdict = judge(old, new, threshold)
-        elif old:
-            verdict = Verdict.ONLY_BEFORE
-        elif new:
-            verdict = Verdict.ONLY_AFTER
-        else:
-            continue
-        found_differences.append(Difference(point, task.timing, num_points, verdict, old, new))
-    return found_differences

@@ -39,7 +39,7 @@ class Timing(StrEnum):
     EAGER = "eager"
 
 
-class Doubt(StrEnum):
+class QualityFlag(StrEnum):
     """Why a number may be wrong. Recorded with it; the command line words it with a remedy."""
 
     UNSTABLE = "unstable"  # the point's budget ended before its interval closed
@@ -108,7 +108,7 @@ class Measurement:
     p75_s: float
     num_calls: int
     samples_s: tuple[float, ...] = ()  # at most MAX_SAMPLES; a sample may average several calls
-    doubts: tuple[Doubt, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
     telemetry: Telemetry | None = None
     started_at_s: float = 0.0  # Unix time
 
@@ -236,7 +236,7 @@ class Summary:
     low_s: float
     high_s: float
     num_rounds: int
-    doubts: tuple[Doubt, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
     source: str = ""
 
     @property
@@ -248,13 +248,13 @@ class Summary:
 def summarise(rounds: list[Measurement]) -> Summary:
     """The rounds of one task as one number with its between-round spread."""
     latencies_s = [measurement.latency_s for measurement in rounds]
-    doubts = {doubt for measurement in rounds for doubt in measurement.doubts}
+    flags = {flag for measurement in rounds for flag in measurement.flags}
     return Summary(
         latency_s=median(latencies_s),
         low_s=min(latencies_s),
         high_s=max(latencies_s),
         num_rounds=len(rounds),
-        doubts=tuple(sorted(doubts)),
+        flags=tuple(sorted(flags)),
     )
 
 
@@ -270,7 +270,7 @@ class ResultPoint:
     reason: str = ""  # why there is no number
     roof_fraction: float | None = None  # FLOP/s over the roof at this intensity
     bound: str = ""  # "memory" or "compute": the side of the measured roof's ridge; "" without one
-    doubts: tuple[Doubt, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
 
     @property
     def flops_per_s(self) -> float | None:

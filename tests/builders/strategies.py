@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from medusa_bench.results.rows import (
     MAX_SAMPLES,
-    Doubt,
     Estimate,
     Failure,
     FailureKind,
     Measurement,
+    QualityFlag,
     Task,
     Telemetry,
     Timing,
@@ -41,7 +41,7 @@ measurements = st.builds(
     seconds,
     st.integers(1, 1 << 40),
     st.lists(seconds, max_size=MAX_SAMPLES).map(tuple),
-    st.lists(st.sampled_from(Doubt), max_size=3, unique=True).map(tuple),
+    st.lists(st.sampled_from(QualityFlag), max_size=3, unique=True).map(tuple),
     st.none() | telemetry,
     numbers,
 )

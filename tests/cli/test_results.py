@@ -16,7 +16,7 @@ from medusa_bench.base.files import shipped
 from medusa_bench.results import folders
 from medusa_bench.results.flags import WORDS
 from medusa_bench.results.reading import EXPORT_COLUMNS
-from medusa_bench.results.rows import Doubt, Environment, Measurement, Skip
+from medusa_bench.results.rows import Environment, Measurement, QualityFlag, Skip
 from medusa_bench.specs import models
 from tests.builders.samples import ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
 
@@ -36,7 +36,7 @@ def folder(
         for index in range(rounds):
             writer.extend(measured(task, index, 1e-4 * factor) for task in TASKS[3:])
             doubtful = measured(TASKS[2], index, 1e-4)
-            writer.append(replace(doubtful, doubts=(Doubt.UNSTABLE,)))
+            writer.append(replace(doubtful, flags=(QualityFlag.UNSTABLE,)))
     return str(path)
 
 
@@ -64,7 +64,7 @@ def test_show_json_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture
     assert document["num_points"] == 96
     assert document["skipped"] == {"needs 99 GB": 1}
     assert document["num_tasks_with_number"] == len(TASKS) - 2
-    assert [each["doubt"] for each in document["doubts"]] == ["unstable"]
+    assert [each["flag"] for each in document["flags"]] == ["unstable"]
 
 
 def test_the_papers_tables_are_shown_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +229,7 @@ def test_a_folder_without_results_is_an_error_with_a_hint(
 
 
 def test_every_doubt_has_words_and_a_remedy() -> None:
-    assert set(WORDS) == set(Doubt)
+    assert set(WORDS) == set(QualityFlag)
     assert all(means and remedy for means, remedy in WORDS.values())
 
 
@@ -244,9 +244,9 @@ def test_results_load_no_heavy_library() -> None:
 
 
 def test_a_row_of_many_doubts_is_written_in_words(tmp_path: Path) -> None:
-    rows = [Measurement(TASKS[0], 0, 1e-9, 1e-9, 1e-9, 1e-9, 1, doubts=(Doubt.THROTTLED,))]
+    rows = [Measurement(TASKS[0], 0, 1e-9, 1e-9, 1e-9, 1e-9, 1, flags=(QualityFlag.THROTTLED,))]
     with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
         writer.add_roofs(ROOFS)
         writer.extend(rows)
     point = folders.load(tmp_path).points()[0]
-    assert point.doubts == (Doubt.THROTTLED, Doubt.ABOVE_ROOF)
+    assert point.flags == (QualityFlag.THROTTLED, QualityFlag.ABOVE_ROOF)

@@ -31,9 +31,9 @@ def test_default_law_meets_the_readings_of_figure_21(reference_dir: Path) -> Non
 
 def test_printed_form_is_the_default_less_one_and_falls_below_one_token() -> None:
     assert acceptance.PAPER_PRINTED.acceleration_rate(64) == pytest.approx(0.477 * math.log(64))
-    assert acceptance.doubts(acceptance.PAPER, range(1, 129)) == []
-    (doubt,) = acceptance.doubts(acceptance.PAPER_PRINTED, range(1, 129))
-    assert "below 1 up to 8 candidates" in doubt
+    assert acceptance.caveats(acceptance.PAPER, range(1, 129)) == []
+    (caveat,) = acceptance.caveats(acceptance.PAPER_PRINTED, range(1, 129))
+    assert "below 1 up to 8 candidates" in caveat
 
 
 def test_other_bases_are_other_coefficients() -> None:

@@ -154,7 +154,7 @@ def test_without_nvml_a_gpu_is_measured_all_the_same(monkeypatch: pytest.MonkeyP
     assert "Driver Not Loaded" in device.environment.details["nvml"]
     with device.watch() as watch:
         pass
-    assert (watch.doubts, watch.telemetry) == ((), None)
+    assert (watch.flags, watch.telemetry) == ((), None)
 
 
 def test_a_gpu_that_others_use_is_refused_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_a_hot_block_is_seen_through_nvml(monkeypatch: pytest.MonkeyPatch) -> No
     device = a40(FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=0x40))
     with device.watch() as watch:
         pass
-    assert [doubt.value for doubt in watch.doubts] == ["throttled"]
+    assert [flag.value for flag in watch.flags] == ["throttled"]
     assert watch.telemetry is not None
     assert watch.telemetry.throttle_reasons == ("hardware thermal slow-down",)
 

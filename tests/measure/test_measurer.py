@@ -21,7 +21,7 @@ from medusa_bench.measure.operands import (
     rhs_is_transposed,
 )
 from medusa_bench.measure.stopping import Rules
-from medusa_bench.results.rows import Doubt, Environment, Measurement, Task, Timing
+from medusa_bench.results.rows import Environment, Measurement, QualityFlag, Task, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
@@ -239,7 +239,7 @@ class FakeDevice:
         yield watch
         self.num_blocks += 1
         if self.num_blocks <= self.throttled_blocks:
-            watch.doubts = (Doubt.THROTTLED,)
+            watch.flags = (QualityFlag.THROTTLED,)
 
     def peak_products(self, flops_per_s: float) -> Sequence[Product]:
         return (Product(1, 64, 64, 64), Product(1, 32, 64, 128))
@@ -261,19 +261,19 @@ def test_a_point_takes_what_the_device_takes() -> None:
     row = measure(own)
     assert row.latency_s == pytest.approx(LINEAR.flops / FLOPS_PER_S)
     assert row.round_index == 1
-    assert row.doubts == ()
+    assert row.flags == ()
 
 
 def test_a_throttled_block_is_discarded_and_run_again_after_a_rest() -> None:
     own, device, slept = measurer(throttled_blocks=1)
-    assert measure(own).doubts == ()
+    assert measure(own).flags == ()
     assert device.num_blocks == 2
     assert len(slept) == 1
 
 
 def test_a_device_that_stays_throttled_is_measured_and_flagged() -> None:
     own, device, slept = measurer(throttled_blocks=100)
-    assert measure(own).doubts == (Doubt.THROTTLED,)
+    assert measure(own).flags == (QualityFlag.THROTTLED,)
     assert device.num_blocks == MAX_TRIES
     assert len(slept) == MAX_TRIES - 1
 
@@ -289,10 +289,10 @@ def test_the_check_runs_once_for_each_kind_of_product_and_dtype(
 
     monkeypatch.setattr(kernels, "is_accurate", is_accurate)
     own, _, _ = measurer()
-    assert measure(own, LINEAR).doubts == ()
-    assert measure(own, Product(1, 7, 8, 9)).doubts == ()
-    assert measure(own, QK).doubts == (Doubt.INACCURATE,)
-    assert measure(own, QK).doubts == (Doubt.INACCURATE,)
+    assert measure(own, LINEAR).flags == ()
+    assert measure(own, Product(1, 7, 8, 9)).flags == ()
+    assert measure(own, QK).flags == (QualityFlag.INACCURATE,)
+    assert measure(own, QK).flags == (QualityFlag.INACCURATE,)
     measure(own, PV)
     assert [product for product, _ in checked] == [LINEAR, QK, PV]
 

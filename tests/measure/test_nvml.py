@@ -7,7 +7,7 @@ import pytest
 
 from medusa_bench.measure import nvml as gpu
 from medusa_bench.measure.nvml import Gpu, Recorder, Sample
-from medusa_bench.results.rows import Doubt
+from medusa_bench.results.rows import QualityFlag
 
 MHZ = 1e6
 
@@ -94,7 +94,7 @@ def test_what_nvml_refuses_is_unknown_and_no_error() -> None:
     with Recorder(each) as recorder:
         pass
     assert recorder.telemetry.sm_clock_hz is None
-    assert recorder.doubts == ()
+    assert recorder.flags == ()
 
 
 def test_bindings_older_than_the_event_reasons_still_tell_why_clocks_are_down() -> None:
@@ -160,14 +160,14 @@ def test_a_block_records_energy_and_at_least_one_sample() -> None:
         nvml.allow(nvmlDeviceGetTotalEnergyConsumption=17_500)
     assert recorder.telemetry.energy_j == 12.5
     assert recorder.telemetry.sm_clock_hz == 1700 * MHZ
-    assert recorder.doubts == ()
+    assert recorder.flags == ()
 
 
 def test_a_hot_block_is_throttled() -> None:
     nvml = FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=0x40)
     with Recorder(Gpu(nvml, 0), period_s=60.0) as recorder:
         pass
-    assert recorder.doubts == (Doubt.THROTTLED,)
+    assert recorder.flags == (QualityFlag.THROTTLED,)
     assert recorder.telemetry.throttle_reasons == ("hardware thermal slow-down",)
 
 

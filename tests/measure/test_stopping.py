@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medusa_bench.measure import stopping
 from medusa_bench.measure.stopping import Block, Rules
-from medusa_bench.results.rows import MAX_SAMPLES, Doubt, Task, Timing
+from medusa_bench.results.rows import MAX_SAMPLES, QualityFlag, Task, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
@@ -64,7 +64,7 @@ def test_short_calls_are_averaged_over_a_graph_of_two_milliseconds() -> None:
     assert timer.batches == [1, 200]
     assert block.calls_per_sample == 200
     assert block.samples_s == pytest.approx([10e-6] * len(block.samples_s))
-    assert block.doubts == ()
+    assert block.flags == ()
 
 
 def test_calls_longer_than_a_batch_are_samples_of_their_own() -> None:
@@ -93,7 +93,7 @@ def test_a_call_above_0_4_s_is_made_three_times_and_says_so() -> None:
     timer = FakeTimer(lambda index: 0.5 + 0.1 * index)
     block = run(timer)
     assert block.samples_s == pytest.approx((0.5, 0.6, 0.7))
-    assert block.doubts == (Doubt.FEW_CALLS,)
+    assert block.flags == (QualityFlag.FEW_CALLS,)
     assert timer.num_calls == 3
 
 
@@ -113,20 +113,20 @@ def test_noise_that_does_not_close_ends_at_the_budget_as_unstable() -> None:
     noise = random.Random(1)
     timer = FakeTimer(lambda _: 1e-3 * noise.uniform(1, 2))
     block = run(timer, EAGER, budget_s=0.05)
-    assert block.doubts == (Doubt.UNSTABLE,)
+    assert block.flags == (QualityFlag.UNSTABLE,)
     assert 0.05 <= timer.now_s < 0.06
 
 
 def test_a_drift_is_not_taken_for_settled_noise() -> None:
     timer = FakeTimer(lambda index: 1e-4 * (1 + index / 1000))
-    assert run(timer, EAGER, budget_s=0.05).doubts == (Doubt.UNSTABLE,)
+    assert run(timer, EAGER, budget_s=0.05).flags == (QualityFlag.UNSTABLE,)
 
 
 def test_settled_noise_ends_a_point_though_its_interval_is_wider() -> None:
     noise = random.Random(2)
     timer = FakeTimer(lambda _: 1e-4 * noise.gauss(1, 0.08))
     block = run(timer, EAGER, budget_s=1.0)
-    assert block.doubts == ()
+    assert block.flags == ()
     assert not stopping.is_closed(block.samples_s, 0.001)
     assert timer.now_s < 1.0
 
@@ -153,12 +153,12 @@ def test_the_interval_covers_the_true_median_in_95_of_100_cases() -> None:
 
 def test_a_row_holds_quartiles_and_counts_every_call() -> None:
     block = Block(tuple(1e-6 * n for n in range(1, 102)), calls_per_sample=20)
-    row = stopping.measurement(TASK, 1, block, doubts=(Doubt.CONTENDED,), started_at_s=7.0)
+    row = stopping.measurement(TASK, 1, block, flags=(QualityFlag.CONTENDED,), started_at_s=7.0)
     assert row.latency_s == pytest.approx(51e-6)
     assert row.min_s == 1e-6
     assert (row.p25_s, row.p75_s) == pytest.approx((26e-6, 76e-6))
     assert row.num_calls == 2020
-    assert row.doubts == (Doubt.CONTENDED,)
+    assert row.flags == (QualityFlag.CONTENDED,)
     assert row.started_at_s == 7.0
 
 

@@ -9,7 +9,7 @@ import pytest
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.measure import sweep
 from medusa_bench.results import folders
-from medusa_bench.results.rows import Doubt, Failure, Grid, Measurement, Roofs, Timing
+from medusa_bench.results.rows import Failure, Grid, Measurement, QualityFlag, Roofs, Timing
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import OPERATORS
@@ -183,7 +183,7 @@ def test_drifting_roof_has_the_interval_measured_again_and_the_first_try_left_ou
     assert again == list(plan.tasks)
     results = folders.load(tmp_path)
     assert all(summary.num_rounds == 1 for summary in results.summaries.values())
-    assert not any(Doubt.DRIFTED in summary.doubts for summary in results.summaries.values())
+    assert not any(QualityFlag.DRIFTED in summary.flags for summary in results.summaries.values())
 
 
 def test_predicted_time_is_the_budget_for_short_and_the_calls_for_long_products() -> None:

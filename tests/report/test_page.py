@@ -43,7 +43,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def render(*sources: Results) -> str:
     folders = [Folder.of(results) for results in sources]
-    return page.render(folders, command="medusa-bench report", doubt_words=WORDS)
+    return page.render(folders, command="medusa-bench report", flag_words=WORDS)
 
 
 def write(path: Path, *sources: Results) -> Path:
@@ -338,7 +338,7 @@ def full_page(
             [Folder.of(paper)],
             [study],
             command="medusa-bench report",
-            doubt_words=WORDS,
+            flag_words=WORDS,
             latencies=[latency],
             tree=tree,
         )
@@ -412,7 +412,7 @@ def test_page_of_comparisons_alone_has_no_empty_chart(
     chromium: Browser, study: studies.Study, tmp_path: Path
 ) -> None:
     path = tmp_path / "page.html"
-    path.write_text(page.render([], [study], command="c", doubt_words=WORDS))
+    path.write_text(page.render([], [study], command="c", flag_words=WORDS))
     chromium.open(path)
     assert chromium.errors() == []
     assert chromium.js("return document.getElementById('roofline')") is None

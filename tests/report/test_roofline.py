@@ -36,11 +36,11 @@ from medusa_bench.report.series import (
 )
 from medusa_bench.results import folders
 from medusa_bench.results.rows import (
-    Doubt,
     Environment,
     Grid,
     Measurement,
     Provenance,
+    QualityFlag,
     ResultPoint,
     Roofs,
     Summary,
@@ -236,7 +236,7 @@ def test_a_point_above_a_roof_is_flagged_with_its_likely_cause(
 
 def test_where_others_used_the_machine_the_load_is_the_likely_cause() -> None:
     shown = source(3.0)
-    contended = [replace(each, doubts=(Doubt.CONTENDED,)) for each in shown.points]
+    contended = [replace(each, flags=(QualityFlag.CONTENDED,)) for each in shown.points]
     (panel,) = panels([replace(shown, points=contended)], By.OPERATOR, Selection())
     assert {dot.cause for dot in panel.dots} == {Cause.CLOCK}
 

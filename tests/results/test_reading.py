@@ -1,4 +1,4 @@
-"""What a folder says: points expanded, reasons, roof fractions, doubts; how two folders differ."""
+"""What a folder says: points expanded, reasons, roof fractions, flags; how two folders differ."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,19 +7,13 @@ from pathlib import Path
 import pytest
 
 from medusa_bench.results.codec import Run
-from medusa_bench.results.reading import (
-    EXPORT_COLUMNS,
-    Results,
-    Verdict,
-    differences,
-    export_rows,
-    judge,
-)
+from medusa_bench.results.differences import Change, differences, judge
+from medusa_bench.results.reading import EXPORT_COLUMNS, Results, export_rows
 from medusa_bench.results.rows import (
-    Doubt,
     Estimate,
     Grid,
     Provenance,
+    QualityFlag,
     ResultPoint,
     Roofs,
     Row,
@@ -84,7 +78,7 @@ def test_a_point_at_the_roof_has_fraction_one_and_above_105_per_cent_it_is_doubt
     for factor, doubted in ((1.0, False), (1 / 1.04, False), (1 / 1.06, True)):
         point = results([measured(task, latency_s=at_roof_s * factor)]).points()[0]
         assert point.roof_fraction == pytest.approx(1 / factor)
-        assert (Doubt.ABOVE_ROOF in point.doubts) is doubted
+        assert (QualityFlag.ABOVE_ROOF in point.flags) is doubted
 
 
 def test_the_roof_is_the_highest_of_all_measured() -> None:
@@ -123,8 +117,8 @@ def test_rounds_measured_while_the_roofs_moved_are_left_out_or_doubted() -> None
         measured(drifting, 0, 9e-4, started_at_s=90),
     ]
     summaries = results(kept, roofs=[*looks, moved]).summaries
-    assert summaries[steady].latency_s == 1e-4 and not summaries[steady].doubts
-    assert summaries[drifting].doubts == (Doubt.DRIFTED,)
+    assert summaries[steady].latency_s == 1e-4 and not summaries[steady].flags
+    assert summaries[drifting].flags == (QualityFlag.DRIFTED,)
 
 
 def test_an_exported_row_follows_from_the_operator_table() -> None:
@@ -147,25 +141,25 @@ BASE = summary(0.99, 1.0, 1.01)
 @pytest.mark.parametrize(
     ("after", "verdict"),
     [
-        (summary(0.98, 1.01, 1.02), Verdict.SAME),
-        (summary(1.015, 1.02, 1.5), Verdict.SAME),
-        (summary(1.04, 1.05, 1.06), Verdict.SLOWER),
-        (summary(0.93, 0.95, 0.965), Verdict.AMBIGUOUS),  # a gap of 0.025, narrower than itself
-        (summary(0.94, 0.95, 0.96), Verdict.FASTER),
-        (summary(1.02, 1.05, 1.06), Verdict.AMBIGUOUS),
-        (summary(1.0, 1.05, 1.1), Verdict.AMBIGUOUS),
-        (summary(1.5, 1.5, 1.5, num_rounds=1), Verdict.AMBIGUOUS),
-        (replace(summary(1.4, 1.5, 1.5), doubts=(Doubt.CONTENDED,)), Verdict.AMBIGUOUS),
-        (replace(summary(1.5, 1.5, 1.5), doubts=(Doubt.UNSTABLE,)), Verdict.SLOWER),
-        (Summary(1.5, 1.5, 1.5, 1, source="a paper, table 1"), Verdict.SLOWER),
+        (summary(0.98, 1.01, 1.02), Change.SAME),
+        (summary(1.015, 1.02, 1.5), Change.SAME),
+        (summary(1.04, 1.05, 1.06), Change.SLOWER),
+        (summary(0.93, 0.95, 0.965), Change.AMBIGUOUS),  # a gap of 0.025, narrower than itself
+        (summary(0.94, 0.95, 0.96), Change.FASTER),
+        (summary(1.02, 1.05, 1.06), Change.AMBIGUOUS),
+        (summary(1.0, 1.05, 1.1), Change.AMBIGUOUS),
+        (summary(1.5, 1.5, 1.5, num_rounds=1), Change.AMBIGUOUS),
+        (replace(summary(1.4, 1.5, 1.5), flags=(QualityFlag.CONTENDED,)), Change.AMBIGUOUS),
+        (replace(summary(1.5, 1.5, 1.5), flags=(QualityFlag.UNSTABLE,)), Change.SLOWER),
+        (Summary(1.5, 1.5, 1.5, 1, source="a paper, table 1"), Change.SLOWER),
     ],
 )
-def test_a_verdict_rests_on_the_spread_between_rounds(after: Summary, verdict: Verdict) -> None:
+def test_a_verdict_rests_on_the_spread_between_rounds(after: Summary, verdict: Change) -> None:
     assert judge(BASE, after, 0.02) == verdict
 
 
 def test_swapping_before_and_after_swaps_slower_and_faster() -> None:
-    swapped = {Verdict.SLOWER: Verdict.FASTER, Verdict.FASTER: Verdict.SLOWER}
+    swapped = {Change.SLOWER: Change.FASTER, Change.FASTER: Change.SLOWER}
     others = [
         summary(low, (low + high) / 2, high) for low in (0.9, 1.0, 1.1) for high in (1.1, 1.2)
     ]
@@ -185,14 +179,14 @@ def test_two_folders_are_compared_task_by_task() -> None:
     ]
     after += [measured(TASKS[4])]
     found = differences(results(before), results(after), 0.02)
-    assert [each.verdict for each in found] == ["same", "slower", "faster", *found_only()]
+    assert [each.change for each in found] == ["same", "slower", "faster", *found_only()]
     assert [each.ratio for each in found[:3]] == [pytest.approx(factor) for factor in factors]
     # q, k and v in two contexts
     assert found[0].point.operator.name == "q" and found[0].num_points == 6
 
 
-def found_only() -> list[Verdict]:
-    return [Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER]
+def found_only() -> list[Change]:
+    return [Change.ONLY_BEFORE, Change.ONLY_AFTER]
 
 
 def test_the_papers_full_grid_is_11760_points_of_2835_tasks() -> None:

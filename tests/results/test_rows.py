@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medusa_bench.results.rows import Doubt, Measurement, Task, Timing, summarise
+from medusa_bench.results.rows import Measurement, QualityFlag, Task, Timing, summarise
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from tests.builders.samples import GRID, ROOFS, measured, tasks
@@ -39,9 +39,9 @@ def test_a_summary_lies_between_its_fastest_and_slowest_round(latencies_s: list[
 
 
 def test_a_summary_has_the_doubts_of_all_rounds_once() -> None:
-    doubts = [(Doubt.UNSTABLE,), (Doubt.UNSTABLE, Doubt.CONTENDED)]
-    rounds = [Measurement(TASK, i, 1, 1, 1, 1, 1, doubts=each) for i, each in enumerate(doubts)]
-    assert summarise(rounds).doubts == (Doubt.CONTENDED, Doubt.UNSTABLE)
+    flags = [(QualityFlag.UNSTABLE,), (QualityFlag.UNSTABLE, QualityFlag.CONTENDED)]
+    rounds = [Measurement(TASK, i, 1, 1, 1, 1, 1, flags=each) for i, each in enumerate(flags)]
+    assert summarise(rounds).flags == (QualityFlag.CONTENDED, QualityFlag.UNSTABLE)
 
 
 def test_the_roof_bends_at_its_ridge() -> None:
