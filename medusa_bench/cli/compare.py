@@ -135,7 +135,6 @@ def command(
         num_candidates=num_candidates,
         draft_len=draft_len,
         heads=heads is not None,
-        host_s=host_s,
     )
     counted = Block(block or "paper")
     if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
@@ -159,6 +158,7 @@ def command(
             target,
             latency,
             Dtype(dtype),
+            engine=simulation.engine_cost("none", host_s),
             block=counted,
             lock_step=lock_step,
         )

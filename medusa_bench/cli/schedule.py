@@ -102,7 +102,6 @@ def command(
         num_candidates=[length + 1 for length in lengths],
         draft_len=lengths,
         heads=heads,
-        host_s=host_s,
     )
     if method.startswith("eagle-"):
         contenders = [
@@ -127,6 +126,7 @@ def command(
         latency,
         Dtype(dtype),
         [(batch_size, seq_len) for batch_size in batch_sizes],
+        engine=simulation.engine_cost("none", host_s),
         block=Block(block or "full"),
     )
     schedule = read or schedules.plan(rows, margin, tolerance)

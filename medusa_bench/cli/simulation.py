@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from medusa_bench.compare.acceptance import AcceptanceModel
+    from medusa_bench.compare.serving import EngineCost
     from medusa_bench.compare.simulation import Contender
     from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.specs.dtypes import Dtype
@@ -110,7 +111,6 @@ def contenders(
     num_candidates: Sequence[int] | None = None,
     draft_len: Sequence[int] | None = None,
     heads: bool = False,
-    host_s: float | None = None,
 ) -> "list[Contender]":
     """The methods at every size asked for, each with its acceptance model.
 
@@ -137,8 +137,6 @@ def contenders(
                 method = row.make(target, shape, size)
                 if name == "medusa":
                     method = replace(method, medusa_heads=heads)
-                if host_s is not None and name != "vanilla":
-                    method = replace(method, host_s=host_s)
                 found.append(Contender(method, model))
     return found
 
@@ -171,6 +169,14 @@ def _acceptance_of(
             hint=f"give it, as measured or published: --acceptance {method}=tokens:N.",
         )
     return model
+
+
+def engine_cost(engine: str, host_s: float | None) -> "EngineCost":
+    """What serving adds to a step, its host time replaced where it is known. Raises as cost_of."""
+    from medusa_bench.compare import serving
+
+    cost = serving.cost_of(engine)
+    return cost if host_s is None else cost.with_host_time(host_s)
 
 
 def latency_models(

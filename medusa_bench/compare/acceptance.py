@@ -300,6 +300,14 @@ class Constant:
         return None
 
 
+def first_accepted(model: AcceptanceModel, num_candidates: int) -> float:
+    """The share of steps that accept a drafted token, as a chain's where only the mean is known."""
+    if survives := model.survival(num_candidates):
+        return survives[0]
+    rate = model.acceleration_rate(num_candidates)
+    return min(1.0, Chain(0.0).required_parameter(num_candidates, rate) or 0.0)
+
+
 def lock_step_rate(model: AcceptanceModel, num_candidates: int, batch_size: int) -> float:
     """E[min of batch_size steps]: tokens a sequence advances where all must advance alike.
 

@@ -62,8 +62,8 @@ def speedup_interval(
 class Comparison:
     """One method in one setting beside vanilla decoding in the same setting.
 
-    speedup = acceleration_rate / overhead, always. The interval is that of the latencies; an
-    acceptance model carries none.
+    speedup = acceleration_rate / overhead, always. Its interval is that of the latencies, unless a
+    half width of ln(speedup) covers more.
     """
 
     method: str
@@ -86,6 +86,8 @@ class Comparison:
     required_parameter_name: str = ""
     required_parameter: float | None = None  # of the acceptance model, to break even here
     lossless: bool = True
+    engine: str = ""  # whose costs beside the products a simulated step counts
+    half_width: float | None = None  # of the 90 % interval of ln(speedup), products included
 
     @property
     def overhead(self) -> float:
@@ -98,7 +100,10 @@ class Comparison:
 
     @property
     def speedup_interval(self) -> tuple[float, float]:
-        """From the intervals of both latencies: 90 % where theirs are."""
+        """90 % where the latencies' intervals are."""
+        if self.half_width is not None and self.step != self.vanilla:
+            width = math.exp(self.half_width)
+            return self.speedup / width, self.speedup * width
         return speedup_interval(self.step, self.vanilla, self.acceleration_rate)
 
     @property
@@ -263,6 +268,8 @@ _FIELDS = (
     ),
     _Field("bound", lambda row: row.bound or None, _or("", _text)),
     _Field("lossless", lambda row: row.lossless, lambda value: value is not False),
+    _Field("engine", lambda row: row.engine or None, _or("", _text)),
+    _Field("half_width", lambda row: row.half_width, _or(None, _positive), on_page=False),
     _Field("latency_source", lambda row: row.latency_source, _text),
     _Field("acceptance_source", lambda row: row.acceptance_source, _text),
 )

@@ -57,8 +57,7 @@ class Method:
     """A row of the table of methods, its sizes filled in.
 
     num_candidates: tokens each sequence verifies in a step, the root included. draft_len: tokens
-    drafted in a chain, where that is what the method drafts. host_s: seconds a step spends
-    outside the passes (looking up, sampling, accepting).
+    drafted in a chain, where that is what the method drafts.
     """
 
     name: str
@@ -66,7 +65,6 @@ class Method:
     drafts: tuple[Draft, ...] = ()
     medusa_heads: bool = False
     draft_len: int | None = None
-    host_s: float = 0.0
 
     def step(
         self, target: ModelShape, batch_size: int, seq_len: int, block: Block = Block.PAPER
@@ -159,9 +157,9 @@ def eagle(target: ModelShape, num_candidates: int, depth: int, width: int, name:
     return Method(name, num_candidates, passes)
 
 
-def prompt_lookup(draft_len: int, *, host_s: float = 0.0) -> Method:
+def prompt_lookup(draft_len: int) -> Method:
     """Copies what followed the same words before (n-gram, suffix): drafts on the CPU."""
-    return Method("prompt-lookup", draft_len + 1, draft_len=draft_len, host_s=host_s)
+    return Method("prompt-lookup", draft_len + 1, draft_len=draft_len)
 
 
 def lookahead(window: int, ngram: int, guesses: int) -> Method:

@@ -3,15 +3,16 @@
 Knows no GPU and draws nothing.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medusa_bench.compare.acceptance import AcceptanceModel, lock_step_rate
+from medusa_bench.compare.acceptance import AcceptanceModel, first_accepted, lock_step_rate
 from medusa_bench.compare.comparisons import Comparison, StepLatency
 from medusa_bench.compare.methods import Block, Method, Pass, vanilla
+from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.columns import FloatArray, Products
@@ -27,6 +28,14 @@ class Contender:
     method: Method
     acceptance: AcceptanceModel
 
+    @property
+    def drafting(self) -> float:
+        """The share of sequences that draft in a step: a lookup finds not always something."""
+        count = self.method.num_candidates
+        if self.method.name != "prompt-lookup" or count < 2:
+            return 1.0
+        return drafting_share(first_accepted(self.acceptance, count))
+
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
@@ -35,8 +44,8 @@ class StepCosts:
     latency_s: FloatArray
     low_s: FloatArray
     high_s: FloatArray
-    bound: list[str]
-    source: list[str]
+    bound_s: Mapping[str, FloatArray]  # the seconds that each of launch, memory, compute binds
+    sources: list[frozenset[str]]
 
 
 def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dtype) -> StepCosts:
@@ -73,25 +82,18 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
         return sums.astype(np.float64)
 
     bounds, bound_code = np.unique(predictions.bound, return_inverse=True)
-    shares = np.stack(
-        [
-            total(predictions.latency_s * (bound_code.reshape(-1) == code))
-            for code in range(len(bounds))
-        ]
-    )
     sources, source_code = np.unique(predictions.source, return_inverse=True)
-    seen = np.zeros((len(sources), len(steps)), dtype=bool)
-    seen[source_code.reshape(-1)[where], cell] = True
-    names = {
-        pattern: " + ".join(sources[list(pattern)])
-        for pattern in {tuple(column) for column in seen.T.tolist()}
-    }
+    seen = np.zeros((len(steps), len(sources)), dtype=bool)
+    seen[cell, source_code.reshape(-1)[where]] = True
     return StepCosts(
         total(predictions.latency_s),
         total(predictions.low_s),
         total(predictions.high_s),
-        [str(bounds[code]) for code in shares.argmax(axis=0)],
-        [names[tuple(column)] for column in seen.T.tolist()],
+        {
+            str(bound): total(predictions.latency_s * (bound_code.reshape(-1) == code))
+            for code, bound in enumerate(bounds)
+        },
+        [frozenset(map(str, sources[used])) for used in seen],
     )
 
 
@@ -106,6 +108,110 @@ def _distinct(columns: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     return ranked[:, first], where
 
 
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """Every forward pass of some steps once, and where each step's stand: columns over steps."""
+
+    costs: StepCosts
+    batch_size: FloatArray
+    num_candidates: FloatArray
+    layers: FloatArray
+    decode: NDArray[np.int64]
+    verify: NDArray[np.int64]
+    draft: NDArray[np.int64]  # (steps, drafts)
+    draft_layers: FloatArray
+    draft_count: FloatArray  # 0 where a step has fewer drafts
+    drafting: FloatArray
+
+    def steps(self, pass_s: FloatArray) -> Steps:
+        """The steps, of seconds of each pass."""
+        return Steps(
+            self.batch_size,
+            self.num_candidates,
+            self.layers,
+            pass_s[self.decode],
+            pass_s[self.verify],
+            pass_s[self.draft],
+            self.draft_layers,
+            self.draft_count,
+            self.drafting,
+        )
+
+    def bounds(self, step_s: FloatArray) -> list[str]:
+        """The largest part of each step: launch, memory or compute of products, or the engine."""
+        names = list(self.costs.bound_s)
+        parts = [self._products(self.steps(each)) for each in self.costs.bound_s.values()]
+        engine_s = step_s - self._products(self.steps(self.costs.latency_s))
+        largest = np.stack([*parts, engine_s]).argmax(axis=0)
+        return [[*names, "engine"][index] for index in largest]
+
+    def _products(self, steps: Steps) -> FloatArray:
+        return Costs.of(NO_ENGINE).step_latency_s(steps)
+
+    def source(self, step: int) -> str:
+        used = [self.verify[step], *self.draft[step][self.draft_count[step] > 0]]
+        return " + ".join(sorted(frozenset().union(*(self.costs.sources[i] for i in used))))
+
+
+def _passes(
+    steps: Sequence[tuple[Contender, int, int]],
+    target: ModelShape,
+    latency: LatencyModel,
+    dtype: Dtype,
+    block: Block,
+    *,
+    served: bool,
+) -> _Passes:
+    """steps: a contender at a batch_size and seq_len, each. served: lookups draft in turns."""
+    index: dict[tuple[int, int, int, int, int], int] = {}
+    passes: list[tuple[Pass]] = []
+
+    def place(pass_: Pass) -> int:
+        setting = pass_.setting
+        key = (id(pass_.shape), id(pass_.operators))
+        where = (*key, setting.batch_size, setting.seq_len, setting.query_len)
+        if where not in index:
+            index[where] = len(passes)
+            passes.append((replace(pass_, count=1),))
+        return index[where]
+
+    rows = [contender.method.step(target, b, s, block) for contender, b, s in steps]
+    depth = max(len(row) for row in rows) - 1 if rows else 0
+    draft, draft_layers, draft_count = np.zeros((3, len(rows), depth))
+    counted = target.num_layers if block is Block.PAPER else 1
+    for step, (*drafts, _) in enumerate(rows):
+        for position, pass_ in enumerate(drafts):
+            draft[step, position] = place(pass_)
+            draft_layers[step, position] = pass_.shape.num_layers / counted
+            draft_count[step, position] = pass_.count
+    baseline = vanilla()
+    decode = [place(baseline.step(target, b, s, block)[0]) for _, b, s in steps]
+    verify = [place(row[-1]) for row in rows]
+    return _Passes(
+        step_costs(passes, latency, dtype),
+        np.array([batch_size for _, batch_size, _ in steps], dtype=np.float64),
+        np.array([contender.method.num_candidates for contender, *_ in steps], dtype=np.float64),
+        np.full(len(steps), target.num_layers / counted),
+        np.array(decode, dtype=np.int64),
+        np.array(verify, dtype=np.int64),
+        draft.astype(np.int64),
+        draft_layers,
+        draft_count,
+        np.array([contender.drafting if served else 1.0 for contender, *_ in steps]),
+    )
+
+
+def product_steps(
+    steps: Sequence[tuple[Contender, int, int]],
+    target: ModelShape,
+    latency: LatencyModel,
+    dtype: Dtype,
+) -> Steps:
+    """The products of whole models' steps: a contender at a batch_size and seq_len, each."""
+    passes = _passes(steps, target, latency, dtype, Block.FULL, served=True)
+    return passes.steps(passes.costs.latency_s)
+
+
 def simulate(
     contenders: Sequence[Contender],
     target: ModelShape,
@@ -113,74 +219,73 @@ def simulate(
     dtype: Dtype,
     settings: Iterable[tuple[int, int]],
     *,
+    engine: EngineCost = NO_ENGINE,
     block: Block = Block.PAPER,
     lock_step: bool = False,
 ) -> list[Comparison]:
     """One row for each setting (batch_size, seq_len) and contender, setting by setting.
 
-    lock_step: all sequences of a batch advance by the shortest acceptance among them. Raises
-    MedusaBenchError where an acceptance model cannot tell, or the latency model has no such dtype.
+    engine: what serving adds to the products. lock_step: all sequences of a batch advance by the
+    shortest acceptance among them. Raises MedusaBenchError where an acceptance model cannot tell,
+    or the latency model has no such dtype.
     """
-    settings = list(settings)
-    baseline = vanilla()
-    steps = [
-        contender_step
-        for batch_size, seq_len in settings
-        for contender_step in (
-            baseline.step(target, batch_size, seq_len, block),
-            *(c.method.step(target, batch_size, seq_len, block) for c in contenders),
-        )
-    ]
-    costs = step_costs(steps, latency, dtype)
-    rates = {
-        (index, batch_size): lock_step_rate(
-            contender.acceptance, contender.method.num_candidates, batch_size
-        )
-        if lock_step and contender.method.num_candidates > 1
-        else contender.acceptance.acceleration_rate(contender.method.num_candidates)
-        for index, contender in enumerate(contenders)
-        for batch_size in ({b for b, _ in settings} if lock_step else {0})
-    }
+    steps = [(contender, *setting) for setting in settings for contender in contenders]
+    passes = _passes(
+        steps, target, latency, dtype, block, served=engine.known is not Known.NO_ENGINE
+    )
+    costs = Costs.of(engine, target.num_layers if block is Block.PAPER else 1)
+    products = [passes.costs.latency_s, passes.costs.low_s, passes.costs.high_s]
+    columns = [passes.steps(pass_s) for pass_s in products]
+    vanilla_s = [costs.vanilla_s(column) for column in columns]
+    step_s = [costs.step_latency_s(column) for column in columns]
+    bounds = passes.bounds(step_s[0])
+    rates = _rates(contenders, {batch_size for _, batch_size, _ in steps}, lock_step=lock_step)
     rows = []
-    position = 0
-    for batch_size, seq_len in settings:
-        base = _step_latency(costs, position, 0.0)
-        for index, contender in enumerate(contenders):
-            position += 1
-            method, acceptance = contender.method, contender.acceptance
-            step = _step_latency(costs, position, method.host_s)
-            rows.append(
-                Comparison(
-                    method=method.name,
-                    model=target.name,
-                    device=latency.device,
-                    dtype=dtype,
-                    batch_size=batch_size,
-                    seq_len=seq_len,
-                    num_candidates=method.num_candidates,
-                    step=step,
-                    vanilla=base,
-                    acceleration_rate=rates[index, batch_size if lock_step else 0],
-                    latency_source=costs.source[position],
-                    acceptance_source=acceptance.name,
-                    source=Provenance.SIMULATED,
-                    draft=method.drafts[0].shape.name if method.drafts else "",
-                    draft_len=method.draft_len,
-                    block=block,
-                    bound=costs.bound[position],
-                    required_parameter_name=acceptance.parameter_name,
-                    required_parameter=acceptance.required_parameter(
-                        method.num_candidates, step.latency_s / base.latency_s
-                    ),
-                )
+    for index, (contender, batch_size, seq_len) in enumerate(steps):
+        method, acceptance = contender.method, contender.acceptance
+        step = StepLatency(*(float(column[index]) for column in step_s))
+        base = StepLatency(*(float(column[index]) for column in vanilla_s))
+        rows.append(
+            Comparison(
+                method=method.name,
+                model=target.name,
+                device=latency.device,
+                dtype=dtype,
+                batch_size=batch_size,
+                seq_len=seq_len,
+                num_candidates=method.num_candidates,
+                step=step,
+                vanilla=base,
+                acceleration_rate=rates[id(contender), batch_size],
+                latency_source=passes.source(index),
+                acceptance_source=acceptance.name,
+                source=Provenance.SIMULATED,
+                draft=method.drafts[0].shape.name if method.drafts else "",
+                draft_len=method.draft_len,
+                block=block,
+                bound=bounds[index],
+                required_parameter_name=acceptance.parameter_name,
+                required_parameter=acceptance.required_parameter(
+                    method.num_candidates, step.latency_s / base.latency_s
+                ),
+                engine=engine.name,
+                half_width=engine.half_width,
             )
-        position += 1
+        )
     return rows
 
 
-def _step_latency(costs: StepCosts, index: int, host_s: float) -> StepLatency:
-    return StepLatency(
-        float(costs.latency_s[index]) + host_s,
-        float(costs.low_s[index]) + host_s,
-        float(costs.high_s[index]) + host_s,
-    )
+def _rates(
+    contenders: Sequence[Contender], batch_sizes: Iterable[int], *, lock_step: bool
+) -> dict[tuple[int, int], float]:
+    """Tokens a step of each contender (by id) at each batch size."""
+    found = {}
+    for contender in contenders:
+        count = contender.method.num_candidates
+        for batch_size in batch_sizes:
+            found[id(contender), batch_size] = (
+                lock_step_rate(contender.acceptance, count, batch_size)
+                if lock_step and count > 1
+                else contender.acceptance.acceleration_rate(count)
+            )
+    return found

@@ -61,7 +61,10 @@ _PRESETS = (
     ModelShape("qwen2.5-7b",      3584, 18944,   28,   28,   4, 128, 152064),
     ModelShape("qwen2.5-32b",     5120, 27648,   64,   40,   8, 128, 152064),
     ModelShape("qwen3-0.6b",      1024,  3072,   28,   16,   8, 128, 151936),
+    ModelShape("qwen3-1.7b",      2048,  6144,   28,   16,   8, 128, 151936),
+    ModelShape("qwen3-4b",        2560,  9728,   36,   32,   8, 128, 151936),
     ModelShape("qwen3-8b",        4096, 12288,   36,   32,   8, 128, 151936),
+    ModelShape("qwen3-14b",       5120, 17408,   40,   40,   8, 128, 151936),
     ModelShape("qwen3-32b",       5120, 25600,   64,   64,   8, 128, 151936),
 )  # fmt: skip
 PRESETS: Mapping[str, ModelShape] = {shape.name: shape for shape in _PRESETS}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medusa_bench.compare import acceptance, methods, simulation
+from medusa_bench.compare import acceptance, methods, serving, simulation
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import (
     Comparison,
@@ -116,10 +116,12 @@ def test_measured_cost_form_of_the_chain_reduces_to_leviathans_when_verification
 
 
 def test_host_time_is_part_of_the_step() -> None:
-    slow = Contender(methods.prompt_lookup(10, host_s=1e-3), acceptance.Constant(1.75))
-    quick = Contender(methods.prompt_lookup(10), acceptance.Constant(1.75))
-    slower, quicker = simulate([slow, quick], settings=[(1, 1024)])
-    assert slower.step.latency_s - quicker.step.latency_s == pytest.approx(1e-3)
+    free = simulate(medusa(1, 16), settings=[(1, 1024)], block=Block.FULL)
+    engine = serving.NO_ENGINE.with_host_time(1e-3)
+    slower = simulate(medusa(1, 16), settings=[(1, 1024)], block=Block.FULL, engine=engine)
+    pairs = zip(slower, free, strict=True)
+    added = [slow.step.latency_s - quick.step.latency_s for slow, quick in pairs]
+    assert added == pytest.approx([0, 1e-3])  # a vanilla step does not speculate
 
 
 def test_lock_step_batches_advance_by_the_shortest_acceptance() -> None:

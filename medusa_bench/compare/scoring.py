@@ -1,0 +1,413 @@
+"""Simulated speedups against published ones: how far off, how well covered, on the right side of 1.
+
+A published row that cannot be expressed is counted with its reason. Engine costs are the shipped
+ones, those fitted to another file, or those fitted with what is scored left out.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.compare import acceptance, methods, serving, serving_fit
+from medusa_bench.compare.break_even import break_even
+from medusa_bench.compare.comparisons import Comparison
+from medusa_bench.compare.methods import Block, Method
+from medusa_bench.compare.serving import CostTable, EngineCost, Steps
+from medusa_bench.compare.serving_fit import Evidence
+from medusa_bench.compare.simulation import Contender, product_steps, simulate
+from medusa_bench.predict import choosing
+from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.specs import models, profiles
+from medusa_bench.specs.columns import FloatArray
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import ModelShape
+
+T = TypeVar("T")
+
+_MAX_BYTES = 1 << 26
+_REQUIRED = ("gpu", "model", "method", "batch_size", "tokens_per_step", "speedup")
+_SERIES = (
+    "setting", "dataset", "gpu", "model", "dtype", "engine", "engine_version", "method", "shape",
+    "draft", "draft_len", "num_candidates", "seq_len",
+)  # fmt: skip
+_GROUPS = ("setting", "engine", "method", "gpu")
+_EITHER_SIDE = (0.97, 1.03)  # a reported speedup that counts as a gain and as a loss
+_DEFAULT_SEQ_LEN = 512
+_BEYOND = 8  # times the largest reported batch: how far a crossing is looked for
+
+
+class LeaveOut(StrEnum):
+    """What is held out together while the engines' costs are fitted."""
+
+    SETTING = "setting"
+    ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published speedup that the simulation can express; `text` is the row as printed."""
+
+    text: Mapping[str, str]
+    contender: Contender
+    target: ModelShape
+    latency: LatencyModel
+    dtype: Dtype
+    batch_size: int
+    seq_len: int
+    speedup: float
+
+    @property
+    def engine(self) -> str:
+        return serving.engine_of(self.text.get("engine", ""))
+
+    @property
+    def generation(self) -> str:
+        return serving.generation_of(self.engine, self.text.get("engine_version", ""))
+
+    @property
+    def acceleration_rate(self) -> float:
+        count = self.contender.method.num_candidates
+        return self.contender.acceptance.acceleration_rate(count)
+
+    def cost(self, table: CostTable) -> EngineCost:
+        """What its engine costs by a table."""
+        return table.cost(self.text.get("engine", ""), self.text.get("engine_version", ""))
+
+    def label(self, name: str) -> str:
+        """A column's text; that of the engine with its version."""
+        words = [self.text.get(name, "")]
+        if name == "engine":
+            words.append(self.text.get("engine_version", ""))
+        return " ".join(filter(None, words)) or "not stated"
+
+    @property
+    def vanilla_s(self) -> float:
+        """Seconds of a vanilla step, where its throughput is printed; else NaN."""
+        tokens_per_s = self.text.get("baseline_tokens_per_s")
+        return self.batch_size / float(tokens_per_s) if tokens_per_s else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file of published speedups: what can be expressed of it, and why the others cannot."""
+
+    rows: Sequence[Published]
+    refused: Mapping[str, int]
+
+
+def read(path: Path) -> Table:
+    """The file's rows. Raises InvalidFileError for a file that cannot be read as such a table."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidFileError(f"{path} is not UTF-8 text.") from None
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InvalidFileError(
+            f"{path} has no column {missing[0]!r}.",
+            hint=f"published speedups are read from the columns {', '.join(_REQUIRED)}.",
+        )
+    rows, refused = [], Counter[str]()
+    for row in reader:
+        try:
+            rows.append(_express({str(key): value or "" for key, value in row.items()}))
+        except _RefusedError as error:
+            refused[str(error)] += 1
+    return Table(rows, refused)
+
+
+class _RefusedError(Exception):
+    """Why a row cannot be expressed, in words that rows of its kind share."""
+
+
+def _express(row: Mapping[str, str]) -> Published:
+    if row.get("num_gpus", "") not in {"", "1"}:
+        raise _RefusedError("several GPUs")
+    target = _found(models.load, row["model"], "model unknown")
+    speedup = _number(row, "speedup")
+    method = _method(row, target)
+    rate = _number(row, "tokens_per_step", "acceptance not published")
+    return Published(
+        row,
+        Contender(method, acceptance.Constant(rate)),
+        target,
+        _latency(row),
+        _found(Dtype, row.get("dtype") or "float16", "dtype unknown"),
+        int(_number(row, "batch_size")),
+        int(_number(row, "seq_len")) if row.get("seq_len") else _DEFAULT_SEQ_LEN,
+        speedup,
+    )
+
+
+def _found(find: Callable[[str], T], name: str, reason: str) -> T:
+    try:
+        return find(name)
+    except (MedusaBenchError, ValueError):
+        raise _RefusedError(reason) from None
+
+
+def _number(row: Mapping[str, str], name: str, absent: str = "") -> float:
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise _RefusedError(absent or f"no {name}")
+    return value
+
+
+def _latency(row: Mapping[str, str]) -> LatencyModel:
+    profile = _found(profiles.profile_of, row["gpu"] or "no GPU", "GPU unknown")
+    printed = row.get("gpu_as_printed", "").lower().replace(" ", "-")
+    if printed in profiles.names() and printed != profile.name:
+        raise _RefusedError("GPU doubtful: another one is printed")
+    return _latency_of(profile.name)
+
+
+@cache
+def _latency_of(profile: str) -> LatencyModel:
+    return choosing.model_for(profile)
+
+
+# EAGLE's usual trees: candidates, drafting passes, nodes a pass (its default settings).
+_EAGLE_TREES = {"eagle-1": (26, 5, 4), "eagle-2": (60, 6, 10), "eagle-3": (60, 8, 10)}
+
+
+def _method(row: Mapping[str, str], target: ModelShape) -> Method:
+    """The method at the row's size, and at its usual one where none is printed."""
+    name, shape = row["method"], row.get("shape", "")
+    draft_len, count = (
+        int(_number(row, key)) if row.get(key) else 0 for key in ("draft_len", "num_candidates")
+    )
+    if name in _EAGLE_TREES and shape == "chain":
+        return methods.eagle_chain(target, draft_len or 3, name)
+    if name in _EAGLE_TREES and shape == "tree":
+        usual, depth, width = _EAGLE_TREES[name]
+        return methods.eagle(target, count or usual, draft_len or depth, width, name)
+    make: dict[str, Callable[[], Method]] = {
+        "medusa": lambda: methods.medusa(count or 64, heads=True),
+        "hydra": lambda: methods.medusa(count or 64, heads=True),
+        "prompt-lookup": lambda: methods.prompt_lookup(draft_len or 10),
+        "lookahead": lambda: methods.lookahead(7, 5, 7),
+        "dflash": lambda: methods.block_diffusion(target, count or 16, 5),
+        "mtp": lambda: methods.mtp(target, draft_len or 1),
+        "draft-model": lambda: methods.draft_model(
+            _found(models.load, row.get("draft") or "llama-68m", "draft unknown"), draft_len or 5
+        ),
+    }
+    if name not in make:
+        raise _RefusedError("method unknown")
+    return make[name]()
+
+
+# --- simulated beside published -------------------------------------------------------------------
+
+
+def evidence_of(rows: Sequence[Published]) -> Evidence:
+    """The rows as the fit reads them: every pass's products predicted, engines left out."""
+    steps: list[Steps | None] = [None] * len(rows)
+    groups: dict[tuple[int, str, Dtype], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault((id(row.latency), row.target.name, row.dtype), []).append(index)
+    for indices in groups.values():
+        first = rows[indices[0]]
+        settings = [(rows[i].contender, rows[i].batch_size, rows[i].seq_len) for i in indices]
+        found = product_steps(settings, first.target, first.latency, first.dtype)
+        for position, index in enumerate(indices):
+            steps[index] = found[position : position + 1]
+    return Evidence(
+        serving.joined([each for each in steps if each is not None]),
+        np.array([row.engine for row in rows]),
+        np.array([row.generation for row in rows]),
+        np.array([row.text.get("setting", "") for row in rows]),
+        np.array([row.acceleration_rate for row in rows]),
+        np.array([row.speedup for row in rows]),
+        np.array(
+            [bool(row.text.get("draft_len") or row.text.get("num_candidates")) for row in rows]
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How far simulated speedups are from published ones; errors are ln(simulated / published).
+
+    coverage_90 and sign_right are shares. recognised: of the losing rows, those simulated to lose.
+    """
+
+    rows: int
+    median_abs_log_error: float
+    mean_log_error: float
+    coverage_90: float
+    sign_right: float
+    losing: int
+    recognised: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where one published series of batch sizes crosses 1, and where its simulation does.
+
+    reported: the last batch above 1 and the first below. predicted: the last batch that pays;
+    None if it pays at every one tried.
+    """
+
+    setting: str
+    method: str
+    num_candidates: int
+    reported: tuple[int, int]
+    predicted: int | None
+
+    @property
+    def within_2x(self) -> bool:
+        low, high = self.reported
+        return self.predicted is not None and low / 2 <= self.predicted <= 2 * high
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Every published row beside its simulation, columns over rows."""
+
+    rows: Sequence[Published]
+    costs: Sequence[EngineCost]  # those each row was simulated with
+    speedup: FloatArray
+    vanilla_s: FloatArray
+
+    @property
+    def log_error(self) -> FloatArray:
+        errors: FloatArray = np.log(self.speedup / np.array([row.speedup for row in self.rows]))
+        return errors
+
+    @property
+    def vanilla_log_error(self) -> FloatArray:
+        """Of vanilla step times, where one is printed."""
+        observed_s = np.array([row.vanilla_s for row in self.rows])
+        errors: FloatArray = np.log(self.vanilla_s / observed_s)[np.isfinite(observed_s)]
+        return errors
+
+
+def run(table: Table, *, leave_out: LeaveOut | None = None, fit_on: Table | None = None) -> Scored:
+    """Simulate every row, the engines' costs from the shipped table unless told otherwise.
+
+    leave_out: each setting or engine with costs fitted to the others. Raises MedusaBenchError
+    where nothing is left to score.
+    """
+    if not table.rows:
+        raise MedusaBenchError("No row can be expressed, so there is nothing to score.")
+    evidence = evidence_of(table.rows)
+    if leave_out is None:
+        costs = serving_fit.fit(evidence_of(fit_on.rows)) if fit_on else serving.shipped()
+        chosen = [row.cost(costs) for row in table.rows]
+    else:
+        held = np.array([_held_together(row, leave_out) for row in table.rows])
+        fitted = {key: serving_fit.fit(evidence[held != key]) for key in np.unique(held)}
+        chosen = [row.cost(fitted[key]) for row, key in zip(table.rows, held, strict=True)]
+    columns = serving.columns(chosen)
+    vanilla_s = columns.vanilla_s(evidence.steps)
+    overhead = columns.step_latency_s(evidence.steps) / vanilla_s
+    return Scored(table.rows, chosen, evidence.acceleration_rate / overhead, vanilla_s)
+
+
+def _held_together(row: Published, leave_out: LeaveOut) -> str:
+    match leave_out:
+        case LeaveOut.SETTING:
+            return row.text.get("setting", "")
+        case LeaveOut.ENGINE:
+            return row.engine
+
+
+def score(scored: Scored, which: Sequence[int] | None = None) -> Score:
+    """One score of these rows, or of all."""
+    chosen = list(range(len(scored.rows)) if which is None else which)
+    error = scored.log_error[chosen]
+    reported = np.array([scored.rows[index].speedup for index in chosen])
+    width = np.array([scored.costs[index].half_width or 0.0 for index in chosen])
+    low, high = _EITHER_SIDE
+    right = (scored.speedup[chosen] > 1) == (reported > 1)
+    right |= (low <= reported) & (reported <= high)
+    losing = reported < 1
+    return Score(
+        len(chosen),
+        float(np.median(np.abs(error))),
+        float(error.mean()),
+        float((np.abs(error) <= width).mean()),
+        float(right.mean()),
+        int(losing.sum()),
+        int((losing & (scored.speedup[chosen] < 1)).sum()),
+    )
+
+
+def groups(scored: Scored) -> dict[str, dict[str, Score]]:
+    """Scores by setting, engine with version, method and gpu."""
+    found: dict[str, dict[str, Score]] = {}
+    for name in _GROUPS:
+        indices: dict[str, list[int]] = {}
+        for index, row in enumerate(scored.rows):
+            indices.setdefault(row.label(name), []).append(index)
+        found[name] = {label: score(scored, which) for label, which in indices.items()}
+    return found
+
+
+def mean_over_settings(scored: Scored) -> float:
+    """The mean absolute log error of each setting, and the mean of those."""
+    errors: dict[str, list[float]] = {}
+    for row, error in zip(scored.rows, np.abs(scored.log_error).tolist(), strict=True):
+        errors.setdefault(row.label("setting"), []).append(error)
+    return float(np.mean([np.mean(each) for each in errors.values()]))
+
+
+def crossings(scored: Scored) -> list[Crossing]:
+    """Every series over batch sizes that goes from above 1 to below it, and its simulation."""
+    series: dict[tuple[str, ...], dict[int, int]] = {}
+    for index, row in enumerate(scored.rows):
+        key = tuple(row.text.get(name, "") for name in _SERIES)
+        series.setdefault(key, {})[row.batch_size] = index
+    return [
+        crossing
+        for by_batch in series.values()
+        if (crossing := _crossing(scored, [by_batch[batch] for batch in sorted(by_batch)]))
+    ]
+
+
+def _crossing(scored: Scored, indices: Sequence[int]) -> Crossing | None:
+    rows = [scored.rows[index] for index in indices]
+    losing = next((place for place, row in enumerate(rows) if row.speedup < 1), 0)
+    if not losing:
+        return None
+    first = rows[0]
+
+    def at(settings: Sequence[tuple[int, int]]) -> list[Comparison]:
+        return simulate(
+            [first.contender],
+            first.target,
+            first.latency,
+            first.dtype,
+            settings,
+            engine=scored.costs[indices[0]],
+            block=Block.FULL,
+        )
+
+    batch_sizes = [1, *(row.batch_size for row in rows), _BEYOND * rows[-1].batch_size]
+    (end,) = break_even(at([(batch, first.seq_len) for batch in sorted(set(batch_sizes))]), at)
+    return Crossing(
+        first.label("setting"),
+        first.label("method"),
+        first.contender.method.num_candidates,
+        (rows[losing - 1].batch_size, rows[losing].batch_size),
+        None if end.pays_throughout else end.last_paying_batch,
+    )
