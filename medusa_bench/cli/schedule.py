@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.base.files import writing
+from medusa_bench.base import limits
+from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.files import read_text, writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
 
@@ -117,7 +118,11 @@ def command(
         )
     for words in caveats(contenders[0].acceptance, {length + 1 for length in lengths}):
         console.warn(words)
-    read = schedules.read(_text(check), where=str(check)) if check else None
+    read = (
+        schedules.read(read_text(check, limits.COMPARISON_BYTES), where=str(check))
+        if check
+        else None
+    )
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
     (latency,) = simulation.latency_models((gpu,), timing=timing, by=by)
     rows = simulate(
@@ -181,14 +186,6 @@ def command(
             f"{len(simpler.spans)} and gives up at most 1 %.",
             markup=False,
         )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InvalidFileError(f"{path} cannot be read: {reason}.") from None
 
 
 def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
+from medusa_bench.base.files import read_text
 from medusa_bench.compare import trees
 from medusa_bench.results.rows import Provenance
 
 # The paper, appendix: "acc_rate = 0.477 log(num_candidate)".
 PAPER_COEFFICIENT = 0.477
-_MAX_FILE_BYTES = 64 << 20
 
 
 class AcceptanceModel(Protocol):
@@ -427,14 +428,7 @@ def load(path: Path) -> AcceptanceModel:
     drafted tokens: steps}), or head accuracies as trees.load_accuracy reads them. CSV: the columns
     num_candidates, acceleration_rate, or head accuracies. Raises InvalidFileError.
     """
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidFileError(f"{path} is over 64 MiB.")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InvalidFileError(f"{path} is not UTF-8 text.") from None
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    text = read_text(path, limits.METRICS_BYTES)
     try:
         if path.suffix == ".json":
             return _from_json(path, parse_object(text.encode(), where=str(path)))

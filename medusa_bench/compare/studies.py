@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.files import read_bytes
 from medusa_bench.base.quantities import duration
 from medusa_bench.compare import comparisons, tree_layout, verdicts
 from medusa_bench.compare.break_even import break_even
@@ -27,7 +29,6 @@ from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 
-_MAX_BYTES = 1 << 26
 _NEARLY_BEST = 0.98  # of the best speedup: what no one would notice
 ALL_METHODS = "the best of all"
 
@@ -104,12 +105,7 @@ def read(path: Path) -> list[Study]:
 
     Raises InvalidFileError, naming the row and the field, for what is none.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
-        document = parse_object(path.read_bytes(), where=str(path))
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    document = parse_object(read_bytes(path, limits.COMPARISON_BYTES), where=str(path))
     groups: dict[tuple[str, ...], list[Comparison]] = {}
     for number, row in enumerate(_rows(document), start=1):
         comparison = comparisons.from_dict(row, where=f"{path}, comparison {number}")

@@ -15,9 +15,10 @@ from math import prod
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, UnknownNameError
-from medusa_bench.base.files import shipped
+from medusa_bench.base.files import read_bytes, shipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ Path = tuple[int, ...]
 PUBLISHED = "results/paper/medusa_heads.json"
 MAX_CANDIDATES = 4096
 _MAX_DEPTH = 64
-_MAX_FILE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def load_tree(name_or_path: str) -> CandidateTree:
     path = FilePath(name_or_path)
     if not path.is_file():
         raise UnknownNameError("tree", name_or_path, published)
-    raw = _read(path)
+    raw = read_bytes(path, limits.TREE_BYTES)
     if raw.lstrip().startswith(b"["):
         raw = b'{"paths": ' + raw + b"}"
     return tree_from_json(parse_object(raw, where=str(path)).get("paths"), where=str(path))
@@ -320,7 +320,7 @@ def load_accuracy(name_or_path: str) -> HeadAccuracy | JointFrequency:
     path = FilePath(name_or_path)
     if not path.is_file():
         raise UnknownNameError("head accuracies", name_or_path, published)
-    where, raw = str(path), _read(path)
+    where, raw = str(path), read_bytes(path, limits.TREE_BYTES)
     try:
         if path.suffix == ".csv":
             return HeadAccuracy.from_cumulative(_from_csv(raw), path.stem)
@@ -380,15 +380,6 @@ def _from_csv(raw: bytes) -> list[list[float]]:
         if sorted(by_rank) != list(range(1, len(by_rank) + 1)):
             raise ValueError(f"head {head}: top_k must run 1, 2, 3, ...")
     return [[heads[k][i] for i in sorted(heads[k])] for k in sorted(heads)]
-
-
-def _read(path: FilePath) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidFileError(f"{path} is over 8 MiB: no tree is that large.")
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 @cache

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError
-from medusa_bench.base.files import shipped, write_whole
+from medusa_bench.base.files import read_bytes, shipped, write_whole
 from medusa_bench.predict.boosting import Forest
 from medusa_bench.predict.calibration import (
     NUM_FEATURES,
@@ -30,7 +31,6 @@ from medusa_bench.specs.products import Product
 SCHEMA = 1
 FILE = "calibration.json"  # beside the results it was fitted to
 SHIPPED = "profiles/calibrations"
-_MAX_BYTES = 1 << 24
 
 Part = TypeVar("Part")
 
@@ -43,14 +43,9 @@ def shipped_calibrations() -> list[Calibration]:
 @lru_cache
 def read(path: Path) -> Calibration:
     """Raises InvalidFileError, naming the file, for anything that is no calibration."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(raw) > _MAX_BYTES:
-        raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
-    return decode(parse_object(raw, where=str(path)), where=str(path))
+    return decode(
+        parse_object(read_bytes(path, limits.CALIBRATION_BYTES), where=str(path)), where=str(path)
+    )
 
 
 def write(calibration: Calibration, path: Path) -> None:

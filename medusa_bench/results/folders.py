@@ -16,17 +16,25 @@ from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
+from medusa_bench.base import limits
 from medusa_bench.base.errors import (
     BusyError,
     EnvironmentMismatchError,
     InvalidFileError,
     StorageError,
 )
-from medusa_bench.base.files import replace_file, shipped
+from medusa_bench.base.files import opened, read_bytes, replace_file, shipped
 from medusa_bench.results import published
-from medusa_bench.results.codec import Run, decode_row, decode_run, encode_row, encode_run
+from medusa_bench.results.codec import (
+    MAX_LINE_BYTES,
+    Run,
+    decode_row,
+    decode_run,
+    encode_row,
+    encode_run,
+)
 from medusa_bench.results.reading import Damage, Results
 from medusa_bench.results.rows import (
     Environment,
@@ -44,8 +52,6 @@ RUN_FILE = "run.json"
 POINTS_FILE = "points.jsonl"
 PAPER = "results/paper"
 
-_MAX_RUN_BYTES = 1 << 26
-_MAX_POINTS_BYTES = 1 << 33
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.1  # a writer killed just now may hold its lock a moment longer
 _BATCH_ROWS = 1000
 
@@ -273,16 +279,9 @@ def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
 
 def _read_run(folder: Path) -> Run | None:
     path = folder / RUN_FILE
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_RUN_BYTES + 1)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(raw) > _MAX_RUN_BYTES:
-        raise InvalidFileError(f"{path} is over {_MAX_RUN_BYTES} bytes.")
-    return decode_run(raw, where=str(path))
+    return decode_run(read_bytes(path, limits.RUN_BYTES), where=str(path))
 
 
 def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int, int]:
@@ -291,24 +290,33 @@ def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int
     rows: dict[RowKey, Row] = {}
     damages: list[Damage] = []
     end = torn_bytes = 0
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > _MAX_POINTS_BYTES:
-                raise InvalidFileError(f"{path} is over {_MAX_POINTS_BYTES} bytes.")
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    torn_bytes = len(line)
-                    break
-                end += len(line)
-                try:
-                    _put(rows, decode_row(line[:-1]))
-                except InvalidFileError as error:
-                    damages.append(Damage(number, error.message))
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if not path.exists():
+        return rows, (), 0, 0
+    with opened(path, limits.POINTS_BYTES) as file:
+        for number, (line, num_bytes) in enumerate(_lines(file), 1):
+            if not line.endswith(b"\n"):
+                torn_bytes = num_bytes
+                break
+            end += num_bytes
+            try:
+                _put(rows, decode_row(line[:-1]))
+            except InvalidFileError as error:
+                damages.append(Damage(number, error.message))
     return rows, tuple(damages), end, torn_bytes
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Lines with their newlines, and their length; of one longer than any row only the beginning.
+
+    So the memory is bounded where a file is no text: all zeros, say.
+    """
+    while line := file.readline(MAX_LINE_BYTES + 2):
+        num_bytes, piece = len(line), line
+        while len(piece) == MAX_LINE_BYTES + 2 and not piece.endswith(b"\n"):
+            piece = file.readline(MAX_LINE_BYTES + 2)
+            num_bytes += len(piece)
+        is_whole = piece.endswith(b"\n") and piece is not line
+        yield (line + b"\n" if is_whole else line), num_bytes
 
 
 def _put(rows: dict[RowKey, Row], row: Row) -> None:

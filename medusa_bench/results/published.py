@@ -9,7 +9,9 @@ import io
 import math
 from pathlib import Path
 
+from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.files import read_bytes
 from medusa_bench.results.codec import PrintedTables, Run
 from medusa_bench.results.reading import PrintedCell
 from medusa_bench.results.rows import Timing
@@ -18,7 +20,6 @@ from medusa_bench.specs.operators import Point
 from medusa_bench.specs.settings import Setting
 
 _COLUMNS = "table batch_size seq_len num_candidates tflop_per_s operational_intensity".split()
-_MAX_BYTES = 1 << 22
 
 
 def cells(folder: Path, run: Run) -> tuple[PrintedCell, ...]:
@@ -29,11 +30,7 @@ def cells(folder: Path, run: Run) -> tuple[PrintedCell, ...]:
     if run.printed is None:
         return ()
     path = folder / Path(run.printed.file).name
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
+    raw = read_bytes(path, limits.PRINTED_BYTES)
     if hashlib.sha256(raw).hexdigest() != run.printed.sha256:
         raise InvalidFileError(
             f"{path} is not the file that run.json names: its checksum differs.",

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
+from medusa_bench.base.files import opened, read_text
 from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Timing
@@ -26,7 +28,6 @@ from medusa_bench.specs.profiles import profile_of
 REQUIRED = ("dtype", "m", "n", "k", "latency_us")
 SIZES = ("batch", "m", "n", "k")
 LABELS = ("gpu", "source", "model", "op")
-_MAX_BYTES = 1 << 28
 _MAX_SIZE = float(1 << 40)
 
 Labels = NDArray[np.str_]
@@ -132,13 +133,6 @@ def read(path: Path) -> Observations:
     """A CSV or Parquet table, or a results folder. Raises InvalidFileError."""
     if path.is_dir() or path.as_posix() == folders.PAPER:
         return _from_results(path)
-    try:
-        size = path.stat().st_size
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidFileError(f"{path} cannot be read: {reason}.") from None
-    if size > _MAX_BYTES:
-        raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
     columns = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
     return from_columns(columns, where=str(path))
 
@@ -201,8 +195,8 @@ def _texts(values: Sequence[Any]) -> Labels:
 
 
 def _csv(path: Path) -> dict[str, list[str]]:
+    text = read_text(path, limits.TABLE_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         reader = csv.DictReader(io.StringIO(text), strict=True)
         names = reader.fieldnames or []
         if len(set(names)) != len(names):
@@ -213,10 +207,6 @@ def _csv(path: Path) -> dict[str, list[str]]:
                 raise InvalidFileError(f"{path}, row {number} has not {len(names)} cells.")
             for name, value in row.items():
                 columns[name].append(value)
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InvalidFileError(f"{path} is not valid UTF-8 text.") from None
     except csv.Error as error:
         raise InvalidFileError(f"{path} is no CSV: {error}.") from None
     return columns
@@ -231,7 +221,14 @@ def _parquet(path: Path) -> dict[str, Sequence[Any]]:
             hint="pip install 'medusa-bench[parquet]', or give a CSV.",
         ) from None
     try:
-        table = parquet.read_table(path)
+        with opened(path, limits.TABLE_BYTES) as file:
+            described = parquet.ParquetFile(file)
+            cells = described.metadata.num_rows * described.metadata.num_columns
+            if cells > limits.TABLE_CELLS:
+                raise InvalidFileError(
+                    f"{path} holds {cells:,} cells; at most {limits.TABLE_CELLS:,} are read."
+                )
+            table = described.read()
     except (OSError, ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InvalidFileError(f"{path} cannot be read as Parquet: {reason}") from None

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, UnknownNameError, UnsupportedModelError
+from medusa_bench.base.files import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,6 @@ ALIASES: Mapping[str, str] = {
 
 PAPER_MODELS = ("llama-7b", "llama-13b", "llama-33b")
 
-_MAX_CONFIG_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 24
 
 
@@ -102,7 +103,7 @@ def load(name_or_path: str) -> ModelShape:
     try:
         if path.is_dir():
             path = path / "config.json"
-        if path.is_file():
+        if path.exists():
             return _read(path)
     except OSError as error:
         raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
@@ -116,9 +117,7 @@ def load(name_or_path: str) -> ModelShape:
 
 
 def _read(path: Path) -> ModelShape:
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise InvalidFileError(f"{path} is over 1 MiB: no model's config is that large.")
-    config = parse_object(path.read_bytes(), where=str(path))
+    config = parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path))
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
     return from_config(config, name=name, where=str(path))
 

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
-from medusa_bench.base.files import shipped
+from medusa_bench.base.files import read_bytes, shipped
 from medusa_bench.specs.dtypes import Dtype
 
 _GIB = 1 << 30
 _MIB = 1 << 20
-_MAX_FILE_BYTES = 16 << 10
 _MAX_DOTS_IN_LINE = 64  # tomllib takes time quadratic in the parts of a dotted key
 
 # Drivers report less than the nominal memory: ECC on GDDR6 takes 1/16, the driver some more
@@ -155,15 +155,11 @@ def read(name_or_path: str) -> DeviceProfile:
                 known,
                 see=f"`medusa-bench profiles` lists all {len(known)}.",
             )
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidFileError(
-            f"The profile {name_or_path[:200]} cannot be read: {reason}.",
-            hint="give the name of a shipped profile or the path of a .toml file.",
-        ) from None
+    raw = read_bytes(
+        path,
+        limits.PROFILE_BYTES,
+        hint="give the name of a shipped profile or the path of a .toml file.",
+    )
     return parse(raw, name=path.stem, where=str(path))
 
 
@@ -299,10 +295,6 @@ def parse(raw: bytes, *, name: str, where: str) -> DeviceProfile:
 
 
 def _parse_toml(raw: bytes, where: str) -> dict[str, Any]:
-    if len(raw) > _MAX_FILE_BYTES:
-        raise InvalidFileError(
-            f"{where} is over {_MAX_FILE_BYTES >> 10} KiB: no profile is so large."
-        )
     if any(line.count(b".") > _MAX_DOTS_IN_LINE for line in raw.splitlines()):
         raise InvalidFileError(f"{where} has a line of over {_MAX_DOTS_IN_LINE} dots.")
     try:

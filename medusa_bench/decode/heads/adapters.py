@@ -13,14 +13,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.base.files import write_whole
+from medusa_bench.base.files import read_bytes, write_whole
 
 HINT = "pip install 'medusa-bench[train]'"
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 _BACKBONE = "medusa_bench_backbone"  # in the metadata of the weights
-_MAX_CONFIG_BYTES = 1 << 20
 
 # What of a config changes the numbers, and what must be as it is here for us to apply it.
 _USED = ("r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
@@ -130,9 +130,7 @@ def _config(folder: Path) -> JsonObject:
         raise MedusaBenchError(
             f"There is no adapter at {folder}.", hint=f"give the folder that holds {CONFIG_NAME}."
         )
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise InvalidFileError(f"{path} is over 1 MiB: no config of an adapter is that large.")
-    config = parse_object(path.read_bytes(), where=str(path))
+    config = parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path))
     for key, plain in _PLAIN.items():
         if config.get(key, plain) != plain:
             raise InvalidFileError(

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from medusa_bench import __version__
+from medusa_bench.base import limits
+from medusa_bench.base.documents import parse_object
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import write_whole
+from medusa_bench.base.files import read_bytes, write_whole
 from medusa_bench.decode.engine import loading
 from medusa_bench.decode.heads import files
 from medusa_bench.decode.heads import texts as training_texts
@@ -150,7 +152,7 @@ def _begin(work: Path, model: Any, name: str, text: Text) -> None:
     settings["text_seed"] = text.seed
     path = work / "text.json"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_object(read_bytes(path, limits.RUN_BYTES), where=str(path))
         if other := [key for key in settings if before.get(key) != settings[key]]:
             was, now = before.get(other[0]), settings[other[0]]
             raise MedusaBenchError(

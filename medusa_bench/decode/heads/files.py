@@ -27,9 +27,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.base.files import write_whole
+from medusa_bench.base.files import read_bytes, write_whole
 from medusa_bench.decode.heads.heads import MedusaHeads
 
 FILE_NAME = "medusa_lm_head.safetensors"
@@ -37,7 +38,6 @@ CONFIG_NAME = "config.json"
 _NAMES = (FILE_NAME, "medusa_lm_head.pt", "model.safetensors", "pytorch_model.bin")
 
 _MAX_HEADS, _MAX_LAYERS = 32, 16
-_MAX_CONFIG_BYTES = 1 << 20
 _MAX_PICKLE_BYTES = 1 << 20
 _HINT = "the file is refused and nothing in it was run; was it made for this model?"
 
@@ -106,9 +106,7 @@ def _find(path: Path) -> tuple[Path, JsonObject]:
     config = file.parent / CONFIG_NAME
     if not config.is_file():
         return file, {}
-    if config.stat().st_size > _MAX_CONFIG_BYTES:
-        raise InvalidFileError(f"{config} is over 1 MiB: no config of heads is that large.")
-    return file, parse_object(config.read_bytes(), where=str(config))
+    return file, parse_object(read_bytes(config, limits.CONFIG_BYTES), where=str(config))
 
 
 def _most_bytes(lm_head: Tensor) -> int:

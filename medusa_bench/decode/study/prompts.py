@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
-from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.files import read_bytes
 
 # Written for this project, ten in each of the categories of MT-Bench (arXiv 2306.05685).
 OWN = Path(__file__).parents[1] / "prompt_sets" / "questions.jsonl"
 OWN_TEXT = "answers to our 80 prompts"
 
-_MAX_FILE_BYTES = 64 << 20
 _MAX_PROMPTS = 100_000
 _MAX_TURNS = 64
 _HINT = (
@@ -37,13 +38,7 @@ def read(path: Path = OWN) -> tuple[Prompt, ...]:
     a list, {"instruction", "dataset"}; the dataset is the category. Raises InvalidFileError with
     the line, or the place in the list, of what is wrong.
     """
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidFileError(f"{path} is over 64 MiB: no set of prompts is that large.")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise MedusaBenchError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from None
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    raw = read_bytes(path, limits.PROMPTS_BYTES, hint=_HINT).removeprefix(b"\xef\xbb\xbf")
     entries = _listed(raw, path) if raw.lstrip()[:1] == b"[" else _lines(raw, path)
     prompts = tuple(
         _prompt(entry, f"{path}, {where}", number)
