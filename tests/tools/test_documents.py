@@ -1,0 +1,40 @@
+"""The contributor's documents: what they point to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/paper/README.md")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_and_named_files_are_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    linked = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
+    named = re.findall(r"`((?:medusa_bench|tests|tools|profiles|results)/[\w./-]*)`", text)
+    places = ((ROOT / name).parent, ROOT, ROOT / "medusa_bench")
+    missing = [
+        each
+        for each in (*linked, *named)
+        if not any((place / ending).exists() for place in places for ending in (each, f"{each}.py"))
+    ]
+    assert missing == []
+
+
+def test_packages_of_the_page_are_those_of_the_house() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    floors = set(re.findall(r"^(?:\d| )  (\w+)/ ", page, flags=re.MULTILINE))
+    house = ROOT / "medusa_bench"
+    assert floors == {path.name for path in house.iterdir() if path.is_dir()} - {"__pycache__"}
+    files = {path.name for path in house.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
+
+
+def test_citation_names_the_paper_and_our_version() -> None:
+    from medusa_bench import __version__
+
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert "arXiv:2401.10774" in text
+    assert f"version: {__version__}\n" in text
