@@ -313,6 +313,15 @@ def by_setting(rows: Iterable[Comparison]) -> dict[tuple[int, int], list[Compari
     return groups
 
 
+def shown_seq_len(rows: Iterable[Comparison]) -> int:
+    """The length that words, tables and curves speak of where rows have several.
+
+    1024, the paper's, where it is there; else the middle one, of two the shorter.
+    """
+    seq_lens = sorted({row.seq_len for row in rows})
+    return 1024 if 1024 in seq_lens else seq_lens[(len(seq_lens) - 1) // 2]
+
+
 def cliffs(latency_by_candidates: Mapping[int, float]) -> list[int]:
     """Candidate counts after which the next costs a leap: 12 % or more, at twice the slope of the
     steps before and after it (so that growth in proportion is none). The count to use is at or

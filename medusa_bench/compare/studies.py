@@ -21,6 +21,7 @@ from medusa_bench.compare.comparisons import (
     best,
     by_setting,
     cliffs_by_batch,
+    shown_seq_len,
 )
 from medusa_bench.compare.methods import medusa
 from medusa_bench.compare.simulation import Contender, simulate, step_costs
@@ -143,6 +144,7 @@ def columns(study: Study) -> JsonObject:
     position = {id(row): index for index, row in enumerate(study.rows)}
     return {
         "title": study.title,
+        "seq_len": shown_seq_len(study.rows),
         "rows": {name: _packed([each[name] for each in dicts]) for name in comparisons.PAGE_FIELDS},
         "best": {
             name: [_best(group, position) for group in by_setting(rows).values()]
@@ -189,9 +191,8 @@ class TableRow:
 
 
 def method_table(study: Study) -> list[tuple[str, list[TableRow]]]:
-    """Each method's best size at up to three batch sizes of the middle sequence length."""
-    seq_lens = sorted({row.seq_len for row in study.rows})
-    seq_len = 1024 if 1024 in seq_lens else seq_lens[(len(seq_lens) - 1) // 2]
+    """Each method's best size at up to three batch sizes of `shown_seq_len`."""
+    seq_len = shown_seq_len(study.rows)
     of_length = [row for row in study.rows if row.seq_len == seq_len]
     batch_sizes = sorted({row.batch_size for row in of_length})
     shown = sorted({batch_sizes[0], batch_sizes[len(batch_sizes) // 2], batch_sizes[-1]})

@@ -4,14 +4,20 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from medusa_bench.compare.break_even import BreakEven
-from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.compare.comparisons import (
+    Comparison,
+    Outcome,
+    best,
+    by_setting,
+    cliffs,
+    shown_seq_len,
+)
 from medusa_bench.results.rows import Provenance
 
 
 def verdict(rows: Sequence[Comparison], ends: Sequence[BreakEven]) -> list[str]:
-    """Sentences on rows of one device. With several seq_lens they speak of the middle one."""
-    seq_lens = sorted({row.seq_len for row in rows})
-    seq_len = seq_lens[(len(seq_lens) - 1) // 2]
+    """Sentences on rows of one device. With several seq_lens they speak of `shown_seq_len`."""
+    seq_len = shown_seq_len(rows)
     rows = [row for row in rows if row.seq_len == seq_len]
     chosen = [best(group) for (_, _), group in sorted(by_setting(rows).items())]
     paying = [row for row in chosen if row.speedup > 1]

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medusa_bench.compare import tree_layout
-from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting, cliffs
+from medusa_bench.compare.comparisons import (
+    Comparison,
+    Outcome,
+    best,
+    by_setting,
+    cliffs,
+    shown_seq_len,
+)
 from medusa_bench.compare.trees import CandidateTree, HeadAccuracy, JointFrequency
 from medusa_bench.report import style
 
@@ -95,7 +102,7 @@ def over_candidates(
     """
     batch_sizes = sorted({row.batch_size for row in rows})
     seq_lens = sorted({row.seq_len for row in rows})
-    seq_len = 1024 if 1024 in seq_lens else seq_lens[(len(seq_lens) - 1) // 2]
+    seq_len = shown_seq_len(rows)
     figure, panels = style.figure(
         "two", height_in=2.4, columns=3 if len(seq_lens) > 1 else 2, sharex=True
     )

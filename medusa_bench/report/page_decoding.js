@@ -158,7 +158,7 @@ function refreshMap() {
   byId("map-words").textContent =
     `It pays at ${paying} of ${best.length} settings; speedups from ${low.toFixed(2)} to ${high.toFixed(2)}.`;
   const start = bestOf().findIndex(
-    ({ row }) => rows.batch_size[row] === Math.min(...map.x_range.factors.map(Number)) && rows.seq_len[row] === 1024,
+    ({ row }) => rows.batch_size[row] === Math.min(...map.x_range.factors.map(Number)) && rows.seq_len[row] === studies[study].seq_len,
   );
   chooseCell(Math.max(start, 0));
 }

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,14 @@ from medusa_bench.decode.heads.accuracy import Ranks, likeliest, ranks, targets,
 from medusa_bench.decode.heads.heads import MedusaHeads
 from medusa_bench.decode.heads.prompts import training_prompts
 from medusa_bench.decode.heads.texts import Texts
-from medusa_bench.decode.heads.training import Recipe, Trained, proposable_tokens, split, train
+from medusa_bench.decode.heads.training import (
+    Recipe,
+    Trained,
+    _Work,
+    proposable_tokens,
+    split,
+    train,
+)
 from medusa_bench.report import training as report
 
 VOCAB, HIDDEN = 96, 16
@@ -324,6 +332,16 @@ def test_training_stopped_and_resumed_gives_the_heads_of_an_unbroken_run(
     for name, tensor in unbroken.heads.state_dict().items():
         assert torch.equal(tensor, resumed.heads.state_dict()[name]), name
     assert unbroken.curves == resumed.curves
+
+
+def test_rate_warms_up_then_falls_as_half_a_cosine() -> None:
+    recipe = replace(RECIPE, steps=110, warmup_steps=10)
+    heads = MedusaHeads(2, torch.eye(VOCAB, HIDDEN), token_ids=torch.arange(HIDDEN)).train()
+    rate = _Work(heads, counting(), recipe)._rate
+    assert [rate(0), rate(4), rate(9), rate(10)] == [0.1, 0.5, 1.0, 1.0]
+    assert rate(35) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert rate(60) == pytest.approx(0.5)
+    assert rate(110) == pytest.approx(0)
 
 
 def test_training_killed_between_checkpoints_gives_the_same_heads(tmp_path: Path) -> None:

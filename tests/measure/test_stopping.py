@@ -122,6 +122,22 @@ def test_a_drift_is_not_taken_for_settled_noise() -> None:
     assert run(timer, EAGER, budget_s=0.05).flags == (QualityFlag.UNSTABLE,)
 
 
+@pytest.mark.parametrize(("width", "settles"), [(1.99, True), (2.01, False)])
+def test_noise_settles_up_to_twice_the_width_that_closes(width: float, settles: bool) -> None:
+    """Steady noise: the interval reaches width x tolerance to either side of the median."""
+    tolerance, count = 0.02, 2 * stopping.SETTLED_SAMPLES
+    samples = [1 - width * tolerance, 1 + width * tolerance] * (count // 2)
+    assert stopping.has_settled(samples, tolerance) is settles
+    assert not stopping.is_closed(samples, tolerance)
+    assert not stopping.has_settled(samples[: stopping.SETTLED_SAMPLES - 1], tolerance)
+
+
+@pytest.mark.parametrize(("width", "closes"), [(0.99, True), (1.01, False)])
+def test_an_interval_closes_at_the_tolerance(width: float, closes: bool) -> None:
+    samples = [1 - width * 0.02, 1 + width * 0.02] * 50
+    assert stopping.is_closed(samples, 0.02) is closes
+
+
 def test_settled_noise_ends_a_point_though_its_interval_is_wider() -> None:
     noise = random.Random(2)
     timer = FakeTimer(lambda _: 1e-4 * noise.gauss(1, 0.08))

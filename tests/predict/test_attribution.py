@@ -1,5 +1,6 @@
 """Why points are below their roof."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def test_the_parts_of_every_point_sum_to_its_latency(
         parts = (each.launch_s, each.bandwidth_s, each.compute_s, each.tile_s, each.unexplained_s)
         assert sum(parts) == pytest.approx(each.latency_s, rel=0.01)
         assert sum(each.losses_s.values()) == pytest.approx(each.lost_s, rel=0.01)
+
+
+@pytest.mark.parametrize(("bandwidth_s", "compute_s"), [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0)])
+def test_time_below_the_roof_is_lost_to_what_binds(
+    explained: list[attribution.Explained], bandwidth_s: float, compute_s: float
+) -> None:
+    each = replace(
+        explained[0], latency_s=4.0, roof_s=2.5, launch_s=0.0, tile_s=0.0, unexplained_s=0.0,
+        bandwidth_s=bandwidth_s, compute_s=compute_s,
+    )  # fmt: skip
+    binds, other = Cause.BANDWIDTH, Cause.COMPUTE
+    if compute_s > bandwidth_s:
+        binds, other = other, binds
+    assert (each.losses_s[binds], each.losses_s[other]) == (1.5, 0.0)
 
 
 def test_points_are_ranked_by_lost_time(explained: list[attribution.Explained]) -> None:

@@ -121,6 +121,12 @@ def test_rounds_measured_while_the_roofs_moved_are_left_out_or_doubted() -> None
     assert summaries[drifting].flags == (QualityFlag.DRIFTED,)
 
 
+@pytest.mark.parametrize("reasons", [("first", "second"), ("second", "first")])
+def test_of_several_failures_the_last_is_told(reasons: tuple[str, str]) -> None:
+    rows = [failed(TASKS[0], index, reason) for index, reason in enumerate(reasons)]
+    assert results(rows).failures[TASKS[0]].reason == reasons[-1]
+
+
 def test_an_exported_row_follows_from_the_operator_table() -> None:
     for row, each in zip(
         export_rows(results([measured(task) for task in TASKS])), GRID.points(), strict=True
@@ -156,6 +162,16 @@ BASE = summary(0.99, 1.0, 1.01)
 )
 def test_a_verdict_rests_on_the_spread_between_rounds(after: Summary, verdict: Change) -> None:
     assert judge(BASE, after, 0.02) == verdict
+
+
+@pytest.mark.parametrize("flag", list(QualityFlag))
+def test_a_disturbed_number_makes_no_other_one_slower(flag: QualityFlag) -> None:
+    """Under these flags a number says too little about the device; the others only widen it."""
+    disturbed = {"contended", "throttled", "drifted", "inaccurate"}
+    slower = summary(1.49, 1.5, 1.51)
+    expected = Change.AMBIGUOUS if flag in disturbed else Change.SLOWER
+    assert judge(BASE, replace(slower, flags=(flag,)), 0.02) is expected
+    assert judge(replace(BASE, flags=(flag,)), slower, 0.02) is expected
 
 
 def test_swapping_before_and_after_swaps_slower_and_faster() -> None:

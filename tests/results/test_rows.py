@@ -1,10 +1,12 @@
 """What results are made of: keys, summaries, grids, roofs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medusa_bench.results.rows import Measurement, QualityFlag, Task, Timing, summarise
+from medusa_bench.results.rows import Measurement, QualityFlag, Task, Timing, drifted, summarise
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from tests.builders.samples import GRID, ROOFS, measured, tasks
@@ -36,6 +38,26 @@ def test_a_summary_lies_between_its_fastest_and_slowest_round(latencies_s: list[
     assert summary.low_s <= summary.latency_s <= summary.high_s
     assert summary.num_rounds == len(latencies_s)
     assert summary.spread >= 0
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "cpu"])
+@pytest.mark.parametrize("roof", ["peak", "bandwidth"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_drift_is_any_roof_that_moved_over_its_tolerance(
+    device_type: str, roof: str, sign: int
+) -> None:
+    tolerance = {"cuda": 0.03, "cpu": 0.25}[device_type]
+    for share, moved in ((0.99, False), (1.01, True)):
+        factor = 1 + sign * share * tolerance
+        peaks = {dtype: peak * factor for dtype, peak in ROOFS.peak_flops_per_s.items()}
+        after = (
+            replace(ROOFS, peak_flops_per_s=peaks)
+            if roof == "peak"
+            else replace(
+                ROOFS, memory_bandwidth_bytes_per_s=ROOFS.memory_bandwidth_bytes_per_s * factor
+            )
+        )
+        assert drifted(ROOFS, after, device_type) is moved
 
 
 def test_a_summary_has_the_doubts_of_all_rounds_once() -> None:
