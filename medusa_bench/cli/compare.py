@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.cli import against as scores
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.generation.options import OPTIONS as GENERATION
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
@@ -52,12 +53,14 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "-q",
     "--num-candidates",
     type=COUNTS,
-    help="Tokens verified at once, the root included.  [default: the paper's 1, 16, ..., 112]",
+    help="Tokens verified at once, the root included.  [default: 1, 2, 3, 4, 6, ..., 128; --gpu "
+    "paper: the paper's 1, 16, ..., 112]",
 )
 @simulation.DRAFT
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
 @simulation.COST
+@simulation.ENGINE
 @click.option(
     "--heads",
     metavar="[PATH]",
@@ -78,6 +81,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--draft-grid", type=_FIGURE, help="Write speedup over draft length (the paper's figure 7)."
 )
+@scores.OPTIONS
 @GENERATION
 @JSON
 @click.pass_context
@@ -100,11 +104,16 @@ def command(
     block: str | None,
     heads: str | None,
     host_s: float | None,
+    engine: str | None,
+    engine_version: str | None,
     lock_step: bool,
     all_sizes: bool,
     map_file: Path | None,
     curves: Path | None,
     draft_grid: Path | None,
+    against: Path | None,
+    fit_on: Path | None,
+    leave_out: str | None,
     as_json: bool,
     **generating: Any,
 ) -> None:
@@ -113,6 +122,11 @@ def command(
     Simulated: the latencies of a step's matrix products on a GPU, and an acceptance model for the
     tokens a step yields. speedup = acceleration rate / overhead. Last, a verdict in plain words.
     """
+    if against:
+        scores.run(against, fit_on=fit_on, leave_out=leave_out, as_json=as_json)
+        return
+    if fit_on or leave_out:
+        raise click.UsageError("--fit-on and --leave-out go with --against.")
     if generating["generate"]:
         from medusa_bench.cli.generation import command as generation
 
@@ -120,7 +134,6 @@ def command(
         return
     from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.break_even import break_even
-    from medusa_bench.compare.methods import Block
     from medusa_bench.compare.simulation import simulate
     from medusa_bench.compare.verdicts import verdict
     from medusa_bench.specs import models
@@ -135,8 +148,8 @@ def command(
         num_candidates=num_candidates,
         draft_len=draft_len,
         heads=heads is not None,
+        papers_sizes=all(map(simulation.is_papers, gpu)),
     )
-    counted = Block(block or "paper")
     if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
         console.warn(
             "every draft model is given the same acceptance, so the smallest looks best; give each "
@@ -151,15 +164,16 @@ def command(
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    for latency in simulation.latency_models(gpu, timing=timing, by=by):
+    models_of = simulation.latency_models(gpu, timing=timing, by=by)
+    for name, latency in zip(gpu, models_of, strict=True):
         at = partial(
             simulate,
             contenders,
             target,
             latency,
             Dtype(dtype),
-            engine=simulation.engine_cost("none", host_s),
-            block=counted,
+            engine=simulation.engine_cost(engine, engine_version, host_s, gpu=name),
+            block=simulation.counted_block(block, gpu=name),
             lock_step=lock_step,
         )
         rows = at(settings)

@@ -11,15 +11,15 @@ from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import MODELS
+from medusa_bench.specs.settings import SIZES
 
 if TYPE_CHECKING:
     from medusa_bench.compare.studies import GrownTree, Study
     from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.report.page_data import Folder
 
-# Every eighth count shows the stairs of a GPU's tiles; all of the paper's are among them.
-_CANDIDATES = (1, *range(8, 129, 8))
-_DRAFT_LENS = tuple(range(1, 9))
+# The small sizes that large batches want, and every eighth count, which shows a GPU's tiles.
+_CANDIDATES = tuple(sorted({*SIZES, *range(8, 129, 8)}))
 _MAX_LOSSES = 6
 
 
@@ -180,7 +180,6 @@ def _simulated(
                 drafts=draft,
                 acceptance=acceptance,
                 num_candidates=_CANDIDATES if name == "medusa" else None,
-                draft_len=_DRAFT_LENS if name == "draft-model" else None,
             )
         ]
         warnings = [

@@ -52,7 +52,14 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 )
 @simulation.COST
 @simulation.HEADS
-@click.option("--engine", type=click.Choice(_ENGINES), default="vllm", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(_ENGINES),
+    default="vllm",
+    show_default=True,
+    help="In whose form, and with whose costs beside a step's products (json: of any engine).",
+)
+@simulation.ENGINE_VERSION
 @click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path))
 @JSON
@@ -77,6 +84,7 @@ def command(
     heads: bool,
     host_s: float | None,
     engine: str,
+    engine_version: str | None,
     check: Path | None,
     output: Path | None,
     as_json: bool,
@@ -131,7 +139,9 @@ def command(
         latency,
         Dtype(dtype),
         [(batch_size, seq_len) for batch_size in batch_sizes],
-        engine=simulation.engine_cost("none", host_s),
+        engine=simulation.engine_cost(
+            "" if engine == "json" else engine, engine_version, host_s, gpu=gpu
+        ),
         block=Block(block or "full"),
     )
     schedule = read or schedules.plan(rows, margin, tolerance)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from medusa_bench.compare.acceptance import AcceptanceModel
+    from medusa_bench.compare.methods import Block
     from medusa_bench.compare.serving import EngineCost
     from medusa_bench.compare.simulation import Contender
     from medusa_bench.predict.latency import LatencyModel
@@ -74,7 +75,8 @@ COST = stack(
         "--block",
         type=click.Choice(["paper", "full"]),
         default=None,
-        help="Count the paper's eight products of a layer, or the whole model.",
+        help="Count the whole model, or the paper's eight products of a layer.  [default: full; "
+        "--gpu paper: paper]",
     ),
     click.option(
         "--host-time",
@@ -83,6 +85,19 @@ COST = stack(
         default=None,
         help="Time that a speculating step spends beside its passes, as 0.05ms.",
     ),
+)
+ENGINE_VERSION = click.option(
+    "--engine-version", help="The engine's version, which tells more than its name."
+)
+ENGINE = stack(
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="Which serving engine's costs a step counts beside its products: vllm, sglang, "
+        "tensorrt-llm, transformers, llama.cpp, none.  [default: an engine of unknown name; "
+        "--gpu paper: none]",
+    ),
+    ENGINE_VERSION,
 )
 ACCEPTANCE = click.option(
     "--acceptance",
@@ -111,14 +126,18 @@ def contenders(
     num_candidates: Sequence[int] | None = None,
     draft_len: Sequence[int] | None = None,
     heads: bool = False,
+    papers_sizes: bool = False,
 ) -> "list[Contender]":
     """The methods at every size asked for, each with its acceptance model.
+
+    papers_sizes: where none is asked for, the paper's numbers of candidates for its method.
 
     Raises MedusaBenchError: an unknown method, or one without a published acceptance.
     """
     from medusa_bench.compare.methods import METHODS
     from medusa_bench.compare.simulation import Contender
     from medusa_bench.specs import models as model_specs
+    from medusa_bench.specs.settings import PAPER_NUM_CANDIDATES
 
     for name in method_names:
         if name not in METHODS:
@@ -128,7 +147,8 @@ def contenders(
     found = []
     for name in method_names:
         row = METHODS[name]
-        sizes = (draft_len if row.size_is_draft_len else num_candidates) or row.sizes
+        usual = PAPER_NUM_CANDIDATES if papers_sizes and name == "medusa" else row.sizes
+        sizes = (draft_len if row.size_is_draft_len else num_candidates) or usual
         if name == "vanilla":
             sizes = (1,)
         for shape in draft_shapes if row.uses_draft_model else draft_shapes[:1]:
@@ -171,12 +191,27 @@ def _acceptance_of(
     return model
 
 
-def engine_cost(engine: str, host_s: float | None) -> "EngineCost":
+def is_papers(gpu: str) -> bool:
+    """Whether a --gpu is the paper's own points: then its block, grid and no engine are counted."""
+    return gpu in {"paper", PAPER_RESULTS}
+
+
+def engine_cost(
+    engine: str | None, version: str | None, host_s: float | None, *, gpu: str
+) -> "EngineCost":
     """What serving adds to a step, its host time replaced where it is known. Raises as cost_of."""
     from medusa_bench.compare import serving
 
-    cost = serving.cost_of(engine)
+    usual = serving.NO_ENGINE.name if is_papers(gpu) else serving.UNKNOWN
+    cost = serving.cost_of(usual if engine is None else engine, version or "")
     return cost if host_s is None else cost.with_host_time(host_s)
+
+
+def counted_block(block: str | None, *, gpu: str) -> "Block":
+    """The whole model unless told otherwise, and the paper's eight products for its own points."""
+    from medusa_bench.compare.methods import Block
+
+    return Block(block or ("paper" if is_papers(gpu) else "full"))
 
 
 def latency_models(
@@ -192,8 +227,7 @@ def latency_models(
     kind = choosing.Kind(by)
     models = []
     for name in names:
-        published = name in {"paper", PAPER_RESULTS}
-        called = Timing(timing) if timing else Timing.EAGER if published else Timing.KERNEL
+        called = Timing(timing) if timing else Timing.EAGER if is_papers(name) else Timing.KERNEL
         models.append(choosing.model_for(PAPER_GPU if name == "paper" else name, called, kind))
     return models
 

@@ -347,8 +347,9 @@ def cliffs_by_batch(rows: Iterable[Comparison]) -> dict[tuple[str, int, int], li
     """The cliffs of every method's curve, by (method, batch_size, seq_len), where there are any."""
     curves: dict[tuple[str, str, int, int], dict[int, float]] = {}
     for row in rows:
-        key = (row.method, row.draft, row.batch_size, row.seq_len)
-        curves.setdefault(key, {})[row.num_candidates] = row.step.latency_s
+        if row.num_candidates > 1:  # the step from vanilla decoding is no step of the GPU's
+            key = (row.method, row.draft, row.batch_size, row.seq_len)
+            curves.setdefault(key, {})[row.num_candidates] = row.step.latency_s
     found: dict[tuple[str, int, int], list[int]] = {}
     for (method, _, batch_size, seq_len), curve in curves.items():
         if counts := cliffs(curve):

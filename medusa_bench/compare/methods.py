@@ -16,7 +16,7 @@ from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import BY_NAME, OPERATORS, Operator
-from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.settings import SIZES, Phase, Setting
 
 
 class Block(StrEnum):
@@ -217,7 +217,7 @@ METHODS: Mapping[str, Row] = {
     "medusa": Row(
         "extra heads, a tree of candidates",
         lambda t, d, n: medusa(n),
-        (1, 16, 32, 48, 64, 80, 96, 112),
+        SIZES,
         acceptance.PAPER,
     ),
     "draft-model": Row(

@@ -9,11 +9,11 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -411,3 +411,35 @@ def _crossing(scored: Scored, indices: Sequence[int]) -> Crossing | None:
         (rows[losing - 1].batch_size, rows[losing].batch_size),
         None if end.pays_throughout else end.last_paying_batch,
     )
+
+
+def as_dict(table: Table, scored: Scored | None) -> dict[str, Any]:
+    """All of it for JSON. scored: None where no row could be expressed."""
+    document: dict[str, Any] = {
+        "rows": len(table.rows) + sum(table.refused.values()),
+        "scored": len(table.rows),
+        "refused": dict(table.refused),
+    }
+    if scored is None:
+        empty = dict.fromkeys(name for name in Score.__slots__ if name != "rows")
+        return document | empty | {"break_even": [], "groups": {}}
+    vanilla = np.abs(scored.vanilla_log_error)
+    return document | {
+        **_without_rows(score(scored)),
+        "mean_over_settings": mean_over_settings(scored),
+        "vanilla_steps": {
+            "rows": len(vanilla),
+            "mean_abs_log_error": float(vanilla.mean()) if len(vanilla) else None,
+            "max_abs_log_error": float(vanilla.max()) if len(vanilla) else None,
+        },
+        "break_even": [{**asdict(each), "within_2x": each.within_2x} for each in crossings(scored)],
+        "groups": {
+            name: {label: asdict(each) for label, each in group.items()}
+            for name, group in groups(scored).items()
+        },
+        "engine_costs": sorted({f"{cost.name}: {cost.evidence}" for cost in scored.costs}),
+    }
+
+
+def _without_rows(score: Score) -> dict[str, Any]:
+    return {name: value for name, value in asdict(score).items() if name != "rows"}

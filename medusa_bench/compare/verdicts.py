@@ -127,6 +127,7 @@ def _steps(row: Comparison, rows: Sequence[Comparison]) -> list[str]:
         r.num_candidates: r.step.latency_s
         for r in rows
         if (r.method, r.draft, r.batch_size) == (row.method, row.draft, row.batch_size)
+        and r.num_candidates > 1
     }
     found = cliffs(curve)
     if not found:

@@ -8,6 +8,8 @@ from enum import StrEnum
 PAPER_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PAPER_SEQ_LENS = (128, 256, 512, 1024, 2048, 4096, 8192)
 PAPER_NUM_CANDIDATES = (1, 16, 32, 48, 64, 80, 96, 112)
+# The candidates that every command tries unless told otherwise: large batches want few.
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 class Phase(StrEnum):

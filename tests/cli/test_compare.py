@@ -85,6 +85,49 @@ def test_compare_json_holds_every_row_with_its_sources(mb: Run) -> None:
     assert len(device["verdict"]) >= 4
 
 
+def test_engines_costs_and_whole_steps_count_unless_it_is_the_papers_gpu(mb: Run) -> None:
+    def row(*options: str) -> dict[str, object]:
+        sizes = ["--batch-size", "64", "--num-candidates", "4", "--method", "medusa", "--json"]
+        (device,) = json.loads(mb("compare", *sizes, *options)[1])["devices"]
+        return dict(device["comparisons"][0])
+
+    papers, served = row(), row("--gpu", "fast")
+    assert (papers["engine"], papers["block"], papers["half_width"]) == ("none", "paper", None)
+    assert served["block"] == "full"
+    assert served["engine"] == "a serving engine of unknown name"
+    named = row("--gpu", "fast", "--engine", "vllm", "--engine-version", "0.11")
+    assert named["engine"] == "vllm V1"
+    assert named["half_width"] < served["half_width"]  # type: ignore[operator]
+    alone = row("--gpu", "fast", "--engine", "none")
+    assert alone["speedup"] > served["speedup"]  # type: ignore[operator]
+    code, _, err = mb("compare", "--engine", "vlm")
+    assert (code, "did you mean vllm" in err) == (1, True)
+
+
+def test_against_scores_published_speedups(tmp_path: Path, mb: Run) -> None:
+    file = tmp_path / "published.csv"
+    head = "setting,gpu,model,engine,method,shape,draft_len,batch_size,tokens_per_step,speedup\n"
+    good = "{0},h100-sxm,llama-3-8b,vllm,eagle-3,chain,3,{1},2.5,{2}\n"
+    rows = [good.format("a", 1, 1.7), good.format("a", 64, 0.9), good.format("b", 8, 1.5)]
+    file.write_text(head + "".join(rows) + good.format("b", 8, "none"))
+    code, out, _ = mb("compare", "--against", str(file), "--leave-out", "setting", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert (document["rows"], document["scored"]) == (4, 3)
+    assert document["refused"] == {"no speedup": 1}
+    assert set(document["groups"]) == {"setting", "engine", "method", "gpu"}
+    assert document["groups"]["setting"]["a"]["rows"] == 2
+    assert document["break_even"][0]["reported"] == [1, 64]
+    code, out, _ = mb("compare", "--against", str(file), "--fit-on", str(file))
+    assert code == 0
+    assert "3 of 4 published speedups can be simulated" in out
+    assert max(map(len, out.splitlines())) <= 80
+    file.write_text(head)
+    assert json.loads(mb("compare", "--against", str(file), "--json")[1])["scored"] == 0
+    assert mb("compare", "--against", str(tmp_path / "none.csv"))[0] == 1
+    assert mb("compare", "--fit-on", str(file))[0] == 2
+
+
 def test_several_contexts_make_a_map_in_the_terminal_and_as_a_file(mb: Run, tmp_path: Path) -> None:
     code, out, err = mb(
         "compare", "--method", "medusa", "--seq-len", "128,8192", "--batch-size", "1,64",
@@ -233,7 +276,7 @@ def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: P
     assert code == 0
     assert file.read_text() == out
     assert "mean speedup over batch sizes 1 to 32" in " ".join(err.split())
-    code, out, _ = mb("schedule", "--check", str(file), "--json", *options)
+    code, out, _ = mb("schedule", "--engine", engine, "--check", str(file), "--json", *options)
     assert code == 0
     replay = json.loads(out)["replay"]
     assert [point["batch_size"] for point in replay] == list(range(1, 33))
