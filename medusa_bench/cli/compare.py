@@ -28,7 +28,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--method",
     type=MODELS,
     metavar="NAMES",
-    default=("medusa", "draft-model"),
+    default=(),
     show_default="medusa,draft-model",
     help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
     "self-speculative, block-diffusion.",
@@ -59,6 +59,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @simulation.DRAFT
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
+@simulation.TASK
 @simulation.COST
 @simulation.ENGINE
 @click.option(
@@ -98,6 +99,7 @@ def command(
     draft: tuple[str, ...],
     draft_len: tuple[int, ...] | None,
     acceptance: tuple[str, ...],
+    task: str | None,
     timing: str | None,
     by: str,
     dtype: str,
@@ -132,6 +134,7 @@ def command(
 
         generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
         return
+    from medusa_bench.compare import choosing
     from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.simulation import simulate
@@ -140,15 +143,21 @@ def command(
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
-    contenders = simulation.contenders(
-        method,
+    contenders = choosing.contenders(
+        choosing.Request(
+            method,
+            draft,
+            acceptance,
+            num_candidates=num_candidates,
+            draft_len=draft_len,
+            task=task or "",
+            temperature=f"{generating['temperature']:g}"
+            if _was_given(context, "temperature")
+            else "",
+            heads=heads is not None,
+            papers=all(map(simulation.is_papers, gpu)),
+        ),
         target,
-        drafts=draft,
-        acceptance=acceptance,
-        num_candidates=num_candidates,
-        draft_len=draft_len,
-        heads=heads is not None,
-        papers_sizes=all(map(simulation.is_papers, gpu)),
     )
     if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
         console.warn(

@@ -155,7 +155,7 @@ def _simulated(
     draft: Sequence[str],
     acceptance: Sequence[str],
 ) -> "list[Study]":
-    from medusa_bench.compare import studies
+    from medusa_bench.compare import choosing, studies
     from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.methods import METHODS
     from medusa_bench.specs import models as model_specs
@@ -174,12 +174,15 @@ def _simulated(
         contenders = [
             contender
             for name in names
-            for contender in simulation.contenders(
-                [name],
+            for contender in choosing.contenders(
+                choosing.Request(
+                    [name],
+                    draft,
+                    acceptance,
+                    num_candidates=_CANDIDATES if name == "medusa" else None,
+                    papers=True,
+                ),
                 target,
-                drafts=draft,
-                acceptance=acceptance,
-                num_candidates=_CANDIDATES if name == "medusa" else None,
             )
         ]
         warnings = [

@@ -1,7 +1,6 @@
 """`medusa-bench schedule`: draft length by batch size, as an engine reads it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     show_default=True,
     help="draft-model, medusa, eagle-3, mtp, ...",
 )
-@click.option("--draft", default="llama-68m", show_default=True, help="The draft model.")
+@click.option("--draft", help="The draft model.  [default: the smallest of the model's family]")
 @click.option("--served-model", help="The model as the engine loads it.  [default: --model]")
 @click.option("--served-draft", help="The draft as the engine loads it.  [default: --draft]")
 @simulation.DRAFT_LEN
@@ -68,7 +67,7 @@ def command(
     gpu: str,
     model: str,
     method: str,
-    draft: str,
+    draft: str | None,
     served_model: str | None,
     served_draft: str | None,
     draft_len: tuple[int, ...] | None,
@@ -94,29 +93,26 @@ def command(
     Covers batch sizes 1 to the largest; off where speculation does not pay. --check reads such a
     file back and simulates it beside always-on and always-off.
     """
-    from medusa_bench.compare import schedules
+    from medusa_bench.compare import choosing, schedules
     from medusa_bench.compare.acceptance import Constant, caveats
-    from medusa_bench.compare.methods import Block, eagle_chain
+    from medusa_bench.compare.methods import Block
     from medusa_bench.compare.simulation import simulate
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
     lengths = draft_len or tuple(range(1, 16))
-    contenders = simulation.contenders(
-        (method,),
+    contenders = choosing.contenders(
+        choosing.Request(
+            (method,),
+            (draft,) if draft else (),
+            acceptance,
+            num_candidates=[length + 1 for length in lengths],
+            draft_len=lengths,
+            heads=heads,
+        ),
         target,
-        drafts=(draft,),
-        acceptance=acceptance,
-        num_candidates=[length + 1 for length in lengths],
-        draft_len=lengths,
-        heads=heads,
     )
-    if method.startswith("eagle-"):
-        contenders = [
-            replace(c, method=eagle_chain(target, length, method))
-            for c, length in zip(contenders, lengths, strict=True)
-        ]
     if isinstance(contenders[0].acceptance, Constant):
         raise MedusaBenchError(
             f"{contenders[0].acceptance.name!r} says nothing of how acceptance depends on the "

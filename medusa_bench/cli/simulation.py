@@ -1,23 +1,20 @@
 """What compare, schedule and tree share: which GPU, which methods, which acceptance."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from medusa_bench.compare.acceptance import AcceptanceModel
     from medusa_bench.compare.methods import Block
     from medusa_bench.compare.serving import EngineCost
-    from medusa_bench.compare.simulation import Contender
     from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.specs.dtypes import Dtype
     from medusa_bench.specs.models import ModelShape
@@ -110,85 +107,18 @@ ACCEPTANCE = click.option(
 DRAFT = click.option(
     "--draft",
     type=MODELS,
-    default=("llama-68m",),
-    show_default="llama-68m",
-    help="Draft models.",
+    default=(),
+    help="Draft models.  [default: the smallest of the model's family and vocabulary]",
 )
-DRAFT_LEN = click.option("--draft-len", type=COUNTS, help="Drafted tokens.  [default: 1 to 15]")
-
-
-def contenders(
-    method_names: Sequence[str],
-    target: "ModelShape",
-    *,
-    drafts: Sequence[str],
-    acceptance: Sequence[str],
-    num_candidates: Sequence[int] | None = None,
-    draft_len: Sequence[int] | None = None,
-    heads: bool = False,
-    papers_sizes: bool = False,
-) -> "list[Contender]":
-    """The methods at every size asked for, each with its acceptance model.
-
-    papers_sizes: where none is asked for, the paper's numbers of candidates for its method.
-
-    Raises MedusaBenchError: an unknown method, or one without a published acceptance.
-    """
-    from medusa_bench.compare.methods import METHODS
-    from medusa_bench.compare.simulation import Contender
-    from medusa_bench.specs import models as model_specs
-    from medusa_bench.specs.settings import PAPER_NUM_CANDIDATES
-
-    for name in method_names:
-        if name not in METHODS:
-            raise UnknownNameError("method", name, METHODS)
-    draft_shapes = [model_specs.load(name) for name in drafts]
-    chosen = _acceptance_by_name(acceptance, {*METHODS, *(shape.name for shape in draft_shapes)})
-    found = []
-    for name in method_names:
-        row = METHODS[name]
-        usual = PAPER_NUM_CANDIDATES if papers_sizes and name == "medusa" else row.sizes
-        sizes = (draft_len if row.size_is_draft_len else num_candidates) or usual
-        if name == "vanilla":
-            sizes = (1,)
-        for shape in draft_shapes if row.uses_draft_model else draft_shapes[:1]:
-            model = _acceptance_of(name, shape.name, chosen, row.acceptance)
-            for size in sizes:
-                method = row.make(target, shape, size)
-                if name == "medusa":
-                    method = replace(method, medusa_heads=heads)
-                found.append(Contender(method, model))
-    return found
-
-
-def _acceptance_by_name(texts: Sequence[str], names: set[str]) -> "Mapping[str, AcceptanceModel]":
-    from medusa_bench.compare import acceptance
-
-    chosen = {}
-    for text in texts:
-        name, equals, spec = text.partition("=")
-        named = equals and name in names
-        chosen[name if named else ""] = acceptance.parse(spec if named else text)
-    return chosen
-
-
-def _acceptance_of(
-    method: str,
-    draft: str,
-    chosen: "Mapping[str, AcceptanceModel]",
-    default: "AcceptanceModel | None",
-) -> "AcceptanceModel":
-    if method == "vanilla":
-        assert default is not None
-        return default
-    keys = (draft, method, "") if method == "draft-model" else (method, "")
-    model = next((chosen[key] for key in keys if key in chosen), default)
-    if model is None:
-        raise MedusaBenchError(
-            f"No acceptance of {method} is known here.",
-            hint=f"give it, as measured or published: --acceptance {method}=tokens:N.",
-        )
-    return model
+DRAFT_LEN = click.option(
+    "--draft-len", type=COUNTS, help="Drafted tokens of a chain.  [default: 1 to 15]"
+)
+TASK = click.option(
+    "--task",
+    metavar="NAME",
+    help="Which task's published acceptance to take, at --temperature where one is given: chat, "
+    "code, math, summary, qa, rag, translation.  [default: chat]",
+)
 
 
 def is_papers(gpu: str) -> bool:

@@ -38,6 +38,11 @@ class AcceptanceModel(Protocol):
     def provenance(self) -> Provenance: ...
 
     @property
+    def largest(self) -> int | None:
+        """The most candidates that were measured; beyond, it is an extrapolation. None: a law."""
+        ...
+
+    @property
     def parameter_name(self) -> str: ...
 
     @property
@@ -70,6 +75,7 @@ class LogLaw:
     offset: float = 1.0
     base: float = math.e
     provenance: Provenance = Provenance.REPORTED
+    largest = None
     parameter_name = "coefficient of the logarithm"
 
     @property
@@ -115,6 +121,7 @@ class Chain:
     acceptance_probability: float
     note: str = ""
     provenance: Provenance = Provenance.SIMULATED
+    largest = None
     parameter_name = "acceptance probability of a drafted token"
 
     @property
@@ -168,6 +175,10 @@ class Survival:
             )
 
     @property
+    def largest(self) -> int:
+        return len(self.survives) + 1
+
+    @property
     def parameter(self) -> float:
         return self.scale
 
@@ -196,6 +207,7 @@ class Tree:
     name: str
     provenance: Provenance = Provenance.SIMULATED
     scale: float = 1.0
+    largest = None
     parameter_name = "share of the present accepted tokens"
     _total: list[float] = field(default_factory=list, compare=False, repr=False)
 
@@ -253,6 +265,10 @@ class Table:
             raise ValueError("acceleration rates must be above 0")
 
     @property
+    def largest(self) -> int:
+        return self.rate_by_candidates[-1][0]
+
+    @property
     def parameter(self) -> float:
         return self.scale
 
@@ -278,6 +294,7 @@ class Constant:
     rate: float
     note: str = ""
     provenance: Provenance = Provenance.REPORTED
+    largest = None
     parameter_name = "acceleration rate"
 
     @property
@@ -334,7 +351,7 @@ def _required_scale(
 
 def caveats(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
     """In words, where a model says what cannot be: fewer tokens than one a step, or more than
-    were verified."""
+    were verified; and where it goes beyond what was measured."""
     counts = sorted(set(num_candidates))
     below = [n for n in counts if model.acceleration_rate(n) < 1 - 1e-12]
     above = [n for n in counts if model.acceleration_rate(n) > n + 1e-9]
@@ -349,6 +366,11 @@ def caveats(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
         found.append(
             f"{model.name} gives {model.acceleration_rate(above[-1]):.2f} tokens a step at "
             f"{above[-1]} candidates, more than are verified"
+        )
+    if model.largest is not None and counts and counts[-1] > model.largest:
+        found.append(
+            f"{model.name} is known up to {model.largest} candidates; what is said of "
+            f"{counts[-1]} is an extrapolation"
         )
     return found
 

@@ -88,6 +88,7 @@ class Comparison:
     lossless: bool = True
     engine: str = ""  # whose costs beside the products a simulated step counts
     half_width: float | None = None  # of the 90 % interval of ln(speedup), products included
+    interval_covers: str = ""  # what is uncertain in that interval
 
     @property
     def overhead(self) -> float:
@@ -270,6 +271,9 @@ _FIELDS = (
     _Field("lossless", lambda row: row.lossless, lambda value: value is not False),
     _Field("engine", lambda row: row.engine or None, _or("", _text)),
     _Field("half_width", lambda row: row.half_width, _or(None, _positive), on_page=False),
+    _Field(
+        "interval_covers", lambda row: row.interval_covers or None, _or("", _text), on_page=False
+    ),
     _Field("latency_source", lambda row: row.latency_source, _text),
     _Field("acceptance_source", lambda row: row.acceptance_source, _text),
 )

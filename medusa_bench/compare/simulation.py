@@ -3,6 +3,7 @@
 Knows no GPU and draws nothing.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,10 +24,14 @@ from medusa_bench.specs.operators import symbols
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A method with the acceptance that goes with it."""
+    """A method with the acceptance that goes with it.
+
+    acceptance_half_width: of the 90 % interval of ln(tokens a step), where that is an estimate.
+    """
 
     method: Method
     acceptance: AcceptanceModel
+    acceptance_half_width: float = 0.0
 
     @property
     def drafting(self) -> float:
@@ -269,10 +274,24 @@ def simulate(
                     method.num_candidates, step.latency_s / base.latency_s
                 ),
                 engine=engine.name,
-                half_width=engine.half_width,
+                half_width=_half_width(engine, contender),
+                interval_covers=_covers(engine, contender),
             )
         )
     return rows
+
+
+def _half_width(engine: EngineCost, contender: Contender) -> float | None:
+    if engine.half_width is None:
+        return None
+    return math.hypot(engine.half_width, contender.acceptance_half_width)
+
+
+def _covers(engine: EngineCost, contender: Contender) -> str:
+    if engine.half_width is None:
+        return "products"
+    acceptance = ", acceptance" if contender.acceptance_half_width else ""
+    return f"products, engine{acceptance}"
 
 
 def _rates(

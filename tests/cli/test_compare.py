@@ -207,7 +207,8 @@ def test_printed_form_is_warned_of(mb: Run) -> None:
     ("args", "says"),
     [
         (["compare", "--method", "medussa"], "did you mean medusa"),
-        (["compare", "--method", "eagle-3"], "--acceptance eagle-3=tokens:N"),
+        (["compare", "-m", "mistral-7b", "--method", "eagle-3"], "--acceptance eagle-3=tokens:N"),
+        (["compare", "-m", "mistral-7b", "--method", "draft-model"], "--draft"),
         (["compare", "--acceptance", "chain:2"], "chain:P"),
         (["compare", "--model", "lama-7b"], "did you mean"),
         (["compare", "--lock-step"], "only its mean"),
@@ -216,7 +217,7 @@ def test_printed_form_is_warned_of(mb: Run) -> None:
         (["tree", "--accuracy", "vicuna"], "did you mean"),
         (["schedule", "--engine", "sglang"], "eagle-3"),
         (["schedule", "--check", "nowhere.json"], "cannot be read"),
-        (["schedule", "--method", "eagle-2", "--engine", "sglang"], "chain:P"),
+        (["schedule", "--method", "eagle-2", "--acceptance", "tokens:3"], "chain:P"),
         (["acceptance", "nowhere.json"], "chain:P"),
     ],
 )
