@@ -1,7 +1,8 @@
 """What can go wrong in a way that the user can mend, and the exit code a script sees for it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -76,3 +77,20 @@ class StorageError(MedusaBenchError):
     """The disk is full, read-only or gone."""
 
     exit_code = ExitCode.STORAGE
+
+
+@contextmanager
+def told_as(what: str, *, hint: str | None = None) -> Iterator[None]:
+    """Turn whatever a library raises on a file of others into one sentence: `what`: reason.
+
+    For calls into libraries that name no set of errors: a damaged model or tokenizer ends in any.
+    Raises InvalidFileError; our own errors and Ctrl-C pass.
+    """
+    try:
+        yield
+    except MedusaBenchError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = lines[0][:200].rstrip(".") or type(error).__name__
+        raise InvalidFileError(f"{what}: {reason}.", hint=hint) from None

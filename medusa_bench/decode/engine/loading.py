@@ -2,15 +2,23 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.base.files import writing
+from medusa_bench.base import limits
+from medusa_bench.base.documents import parse_object
+from medusa_bench.base.errors import (
+    InvalidFileError,
+    MedusaBenchError,
+    UnsupportedModelError,
+    told_as,
+)
+from medusa_bench.base.files import read_bytes, writing
+from medusa_bench.decode.engine import hub
 
 # PyPI packages that carry a model. Only the file is used: nothing of the package is imported, so
 # it can be installed without its dependencies.
@@ -38,8 +46,11 @@ def locate(name: str) -> Path | None:
     path = Path(name)
     if path.exists():
         return path
-    if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf":
-        raise MedusaBenchError(f"There is no model at {name}.")
+    if not hub.is_name(name) or path.suffix == ".gguf":
+        raise MedusaBenchError(
+            f"There is no model at {name}.",
+            hint="give a folder, a GGUF file, or OWNER/NAME of the Hugging Face hub.",
+        )
     return None
 
 
@@ -49,30 +60,37 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     attention: str = "sdpa",
+    offline: bool = False,
 ) -> tuple[Any, Any]:
     """The model (in evaluation, frozen) and the tokenizer of a name that `locate` understands.
 
-    A GGUF file is dequantised to dtype. No code that comes with a model is run. Raises
-    MedusaBenchError where it cannot be loaded.
+    A GGUF file is dequantised to dtype. No code that comes with a model is run, and nobody is
+    asked whether it may be. OWNER/NAME is looked for in the local cache, then fetched unless
+    `offline`. Raises MedusaBenchError where it cannot be loaded, or lacks weights.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = locate(name)
-    where = name if path is None else str(path.parent if path.is_file() else path)
-    more = {"gguf_file": path.name} if path is not None and path.is_file() else {}
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(where, **more)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype, attn_implementation=attention, **more
-            )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        sentence = str(error).strip().splitlines()[0][:200]
-        hint = "give a folder, a GGUF file, or the name of a model that is downloaded already."
-        if more:
-            hint = "a GGUF file needs: pip install gguf accelerate"
-        raise InvalidFileError(f"{name} cannot be loaded: {sentence}", hint=hint) from None
-    if more:
+    path = locate(name) or hub.fetched(name, offline=offline)
+    folder = path.parent if path.is_file() else path
+    more: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    hint = "is it the folder of a causal language model, as save_pretrained writes it?"
+    if path.is_file():
+        more["gguf_file"] = path.name
+        hint = "a GGUF file needs: pip install gguf accelerate"
+    else:
+        _refuse_own_code(folder, name)
+    with told_as(f"{name} cannot be loaded", hint=hint), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **more)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **more,
+        )
+    model, report = loaded
+    _refuse_missing(report, name)
+    if path.is_file():
         _as_if_never_quantised(model)
     try:
         model = model.to(device)
@@ -80,6 +98,45 @@ def load(
         sentence = str(error).strip().splitlines()[0][:200]
         raise MedusaBenchError(f"{name} cannot be put on {device}: {sentence}") from None
     return model.eval().requires_grad_(False), tokenizer
+
+
+# Where a folder names code of its own, and what such code is called there.
+_NAMING_FILES = ("config.json", "tokenizer_config.json", "processor_config.json")
+_CODE_FILES = ("custom_generate/generate.py",)
+
+
+def _refuse_own_code(folder: Path, name: str) -> None:
+    """A model that needs its own code would be another one without it."""
+    for file in _NAMING_FILES:
+        path = folder / file
+        if path.exists():
+            content = parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path))
+            if own := content.get("auto_map"):
+                named = own.values() if isinstance(own, dict) else [own]
+                text = ", ".join(sorted({str(each)[:80] for each in named}))
+                raise _own_code(name, f"{text} (named by {path})")
+    for file in _CODE_FILES:
+        if (folder / file).exists():
+            raise _own_code(name, str(folder / file))
+
+
+def _own_code(name: str, which: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name} comes with code of its own, which is not run: {which}.",
+        hint="use a copy of the model that transformers itself knows, without that code.",
+    )
+
+
+def _refuse_missing(report: Mapping[str, Any], name: str) -> None:
+    """Weights that a checkpoint lacks are random: their text and their times say nothing."""
+    for words, key in (("lacks", "missing_keys"), ("has in another shape", "mismatched_keys")):
+        keys = sorted(str(each) for each in report.get(key) or ())
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise InvalidFileError(
+                f"{name} {words} weights that the model needs: {', '.join(keys[:3])}{more}.",
+                hint="download it again, or save it whole.",
+            )
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
