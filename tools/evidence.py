@@ -63,12 +63,12 @@ def steps(folder: Path, *, on_cpu: bool) -> Iterator[Step]:
     yield ours("calibrate-log", f"calibrate -o {calibration}")
     yield ours("explain", f"explain {sweep}")
     if on_cpu:
-        yield ours("overheads", "compare --generate llama-160m --weights random --json")
+        yield ours("overheads", "generate llama-160m --weights random --json")
         return
     for batch_size in (1, 4, 16):
         for compiled in ("", "--compile "):
             name = f"overheads-b{batch_size}{'-compiled' if compiled else ''}"
-            yield ours(name, f"compare --generate llama-7b -b {batch_size} {compiled}{_GENERATED}")
+            yield ours(name, f"generate llama-7b -b {batch_size} {compiled}{_GENERATED}")
 
 
 def run(step: Step, folder: Path) -> bool:

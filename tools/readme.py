@@ -4,7 +4,7 @@
 
 A block whose first line is `$ medusa-bench ...` is run, in the repository's root, 100 columns wide.
 A table after `<!-- foreseen of FILE -->`, or methods or overheads, is made from that JSON of
-`compare --generate`, which is a measurement and cannot be run again to the same figures.
+`generate`, which is a measurement and cannot be run again to the same figures.
 """
 
 import json

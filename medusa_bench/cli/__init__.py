@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "Measure this machine's operators; stop and resume at will.",
     "roofline": "Set results under the roofline, as a figure or in the terminal.",
     "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+    "generate": "Compare by generating text with a real model, beside what is simulated.",
     "report": "Write one HTML page that shows results, for a colleague without this tool.",
     "predict": "Predict latencies on any GPU, and score predictions against measurements.",
     "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",

@@ -1,16 +1,17 @@
 """`medusa-bench compare`: where does parallel decoding pay, and with how many candidates?"""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from medusa_bench.cli import against as scores
 from medusa_bench.cli import console, simulation
-from medusa_bench.cli.generation.options import OPTIONS as GENERATION
+from medusa_bench.cli import generate as generating
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
 
 if TYPE_CHECKING:
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
     from medusa_bench.predict.latency import LatencyModel
 
 _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _hidden(option: simulation.Decorator) -> simulation.Decorator:
+    """The same option without a line in the help: it is another command's."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = option(function)
+        function.__click_params__[-1].hidden = True  # type: ignore[attr-defined]  # click's own
+        return function
+
+    return apply
+
+
+_GENERATE = simulation.stack(
+    click.option("--generate", metavar="MODEL", hidden=True),
+    *map(_hidden, generating.OPTIONS),
+)
 
 
 @click.command(epilog="Example: medusa-bench compare --seq-len 128..8192 --map map.png")
@@ -67,7 +85,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     metavar="[PATH]",
     is_flag=False,
     flag_value="",
-    help="Count what Medusa's heads themselves cost; with --generate, the heads: a file or folder.",
+    help="Count what Medusa's heads themselves cost.",
 )
 @click.option(
     "--lock-step",
@@ -83,7 +101,7 @@ _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--draft-grid", type=_FIGURE, help="Write speedup over draft length (the paper's figure 7)."
 )
 @scores.OPTIONS
-@GENERATION
+@_GENERATE
 @JSON
 @click.pass_context
 def command(
@@ -117,22 +135,22 @@ def command(
     fit_on: Path | None,
     leave_out: str | None,
     as_json: bool,
-    **generating: Any,
+    **generation: Any,
 ) -> None:
     """Where a decoding method pays: its best size, its speedup, and the batch where it stops.
 
     Simulated: the latencies of a step's matrix products on a GPU, and an acceptance model for the
     tokens a step yields. speedup = acceleration rate / overhead. Last, a verdict in plain words.
     """
+    from medusa_bench.compare import named
+
     if against:
         scores.run(against, fit_on=fit_on, leave_out=leave_out, as_json=as_json)
         return
     if fit_on or leave_out:
         raise click.UsageError("--fit-on and --leave-out go with --against.")
-    if generating["generate"]:
-        from medusa_bench.cli.generation import command as generation
-
-        generation.run(context.params, lambda name: _was_given(context, name), context.obj or ())
+    if generation["generate"]:
+        _generate(context)
         return
     from medusa_bench.compare import choosing
     from medusa_bench.compare.acceptance import caveats
@@ -143,7 +161,7 @@ def command(
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
-    contenders = choosing.contenders(
+    variants = choosing.variants(
         choosing.Request(
             method,
             draft,
@@ -151,44 +169,44 @@ def command(
             num_candidates=num_candidates,
             draft_len=draft_len,
             task=task or "",
-            temperature=f"{generating['temperature']:g}"
+            temperature=f"{generation['temperature']:g}"
             if _was_given(context, "temperature")
             else "",
             heads=heads is not None,
-            papers=all(map(simulation.is_papers, gpu)),
+            papers=all(map(named.is_papers, gpu)),
         ),
         target,
     )
-    if len(draft) > 1 and len({c.acceptance for c in contenders if c.method.drafts}) == 1:
+    if len(draft) > 1 and len({c.acceptance for c in variants if c.method.drafts}) == 1:
         console.warn(
             "every draft model is given the same acceptance, so the smallest looks best; give each "
             "its own with --acceptance DRAFT=MODEL."
         )
     warnings = [
         warning
-        for model_ in dict.fromkeys(c.acceptance for c in contenders)
+        for model_ in dict.fromkeys(c.acceptance for c in variants)
         for warning in caveats(
-            model_, {c.method.num_candidates for c in contenders if c.acceptance is model_}
+            model_, {c.method.num_candidates for c in variants if c.acceptance is model_}
         )
     ]
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
-    models_of = simulation.latency_models(gpu, timing=timing, by=by)
+    models_of = named.latency_models(gpu, timing=timing, by=by)
     for name, latency in zip(gpu, models_of, strict=True):
         at = partial(
             simulate,
-            contenders,
+            variants,
             target,
             latency,
             Dtype(dtype),
-            engine=simulation.engine_cost(engine, engine_version, host_s, gpu=name),
-            block=simulation.counted_block(block, gpu=name),
+            engine=named.engine_cost(engine, engine_version, host_s, gpu=name),
+            block=named.counted_block(block, gpu=name),
             lock_step=lock_step,
         )
         rows = at(settings)
         ends = break_even(rows, at)
         studies.append((latency, rows, ends, verdict(rows, ends)))
-        warnings += simulation.too_large(latency, target, settings, Dtype(dtype))
+        warnings += named.too_large(latency, target, settings, Dtype(dtype))
     for warning in warnings:
         console.warn(warning)
     _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)
@@ -204,7 +222,42 @@ def command(
 
 
 def _was_given(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _generate(context: click.Context) -> None:
+    """The alias of `generate`: this command's defaults are of simulation, and not taken over."""
+    options = context.params
+
+    def given(name: str, otherwise: Any = None) -> Any:
+        return options[name] if _was_given(context, name) else otherwise
+
+    def one(name: str, otherwise: Any = None) -> Any:
+        values = given(name)
+        if values and len(values) > 1:
+            raise click.UsageError(f"--generate takes one --{name.replace('_', '-')}.")
+        return values[0] if values else otherwise
+
+    console.stderr().print("compare --generate is a command of its own now: generate.")
+    request = generating.request_of(
+        {
+            **options,
+            "model": options["generate"],
+            "draft": given("draft", ()),
+            "dtype": given("dtype"),
+            "batch_size": one("batch_size", 1),
+            "seq_len": one("seq_len", 128),
+            "acceptance": one("acceptance", "paper"),
+            "gpu": one("gpu"),
+        }
+    )
+    generating.run(
+        request,
+        context.obj or (),
+        options["threads"],
+        options["draft_grid"],
+        as_json=options["as_json"],
+    )
 
 
 def _print_words(sentences: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
 
 if TYPE_CHECKING:
-    from medusa_bench.measure.doctor import Checkup, DeviceReport, Finding
+    from medusa_bench.measure.doctor import Check, Checkup, DeviceReport
 
 
 @click.command(epilog="Example: medusa-bench doctor")
@@ -54,7 +54,7 @@ def _row(report: "DeviceReport") -> tuple[str, ...]:
     return (report.device, report.name, memory, " ".join(report.dtypes), report.profile or "none")
 
 
-def _print_finding(finding: "Finding") -> None:
+def _print_finding(finding: "Check") -> None:
     out = console.stdout()
     out.print(f"\n{finding.severity}: {finding.subject}", markup=False, style="bold")
     out.print(f"  {finding.message}", markup=False)

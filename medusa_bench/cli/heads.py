@@ -7,7 +7,7 @@ import click
 
 from medusa_bench.base.files import writing
 from medusa_bench.cli import console
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, OFFLINE
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.train import accuracy_rows, accuracy_table
 
@@ -21,7 +21,7 @@ _COUNTS = (2, 4, 8, 16, 32, 64)
     epilog="""\b
 Examples:
   medusa-bench heads path/to/vicuna-7b medusa-vicuna-7b -o accuracies
-  medusa-bench compare --generate path/to/vicuna-7b --heads medusa-vicuna-7b \\
+  medusa-bench generate path/to/vicuna-7b --heads medusa-vicuna-7b \\
       --accuracy accuracies/accuracy-paths.json
 """
 )
@@ -51,6 +51,7 @@ Examples:
     help="A LoRA adapter of MODEL that the heads were trained with (Medusa-2).",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@OFFLINE
 @JSON
 def command(
     *,
@@ -61,6 +62,7 @@ def command(
     max_new_tokens: int,
     adapter: Path | None,
     device: str,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Measure how often the HEADS of MODEL are right, on your own prompts.
@@ -79,7 +81,7 @@ def command(
         with writing(output):  # before minutes of measuring, which would be lost
             output.mkdir(parents=True, exist_ok=True)
     with console.stderr().status(f"Loading {model}"):
-        backbone, tokenizer = loading.load(model, device=device)
+        backbone, tokenizer = loading.load(model, device=device, offline=offline)
         if adapter is not None:
             backbone = adapters.merged(adapters.load(adapter, backbone))
     loaded = files.load(heads, backbone)

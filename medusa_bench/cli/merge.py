@@ -6,6 +6,7 @@ import click
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
+from medusa_bench.cli.options import OFFLINE
 
 
 @click.command(
@@ -24,7 +25,8 @@ Examples:
     required=True,
     help="Folder for the checkpoint, which must not be there yet.",
 )
-def command(*, model: str, adapter: Path, output: Path) -> None:
+@OFFLINE
+def command(*, model: str, adapter: Path, output: Path, offline: bool) -> None:
     """Add the ADAPTER that Medusa-2 trained into MODEL, and save it as a plain checkpoint.
 
     Any tool then loads it as it loads MODEL; the heads of the same training belong to it.
@@ -35,7 +37,7 @@ def command(*, model: str, adapter: Path, output: Path) -> None:
     if output.exists():
         raise MedusaBenchError(f"{output} is there already.", hint="choose another folder.")
     with console.stderr().status(f"Loading {model}"):
-        backbone, tokenizer = loading.load(model)
+        backbone, tokenizer = loading.load(model, offline=offline)
     merged = adapters.merged(adapters.load(adapter, backbone))
     loading.save(merged, tokenizer, output)
     console.stdout().print(f"Written to {output}.", markup=False)

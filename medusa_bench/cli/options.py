@@ -148,3 +148,6 @@ class Shard(click.ParamType):  # type: ignore[type-arg]
 COUNTS = Counts()
 DURATION = Duration()
 SHARD = Shard()
+OFFLINE = click.option(
+    "--offline", is_flag=True, help="Look for models on disk and in the cache, never on the hub."
+)

@@ -272,9 +272,10 @@ def _environment(gpu: str, models: "Mapping[Timing, LatencyModel]") -> Any:
     """The device that the numbers are for; no driver and no library, for nothing ran."""
     from medusa_bench.results import folders
     from medusa_bench.results.rows import Environment
+    from medusa_bench.specs import paper_grid
     from medusa_bench.specs.profiles import profile_of
 
-    if Path(gpu).is_dir() or gpu == folders.PAPER:
+    if Path(gpu).is_dir() or gpu == paper_grid.RESULTS:
         there = folders.load(gpu).environment
         device, kind, memory_bytes = there.device, there.device_type, there.memory_bytes
     else:

@@ -155,11 +155,11 @@ def _simulated(
     draft: Sequence[str],
     acceptance: Sequence[str],
 ) -> "list[Study]":
-    from medusa_bench.compare import choosing, studies
+    from medusa_bench.compare import choosing, named, studies
     from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.methods import METHODS
     from medusa_bench.specs import models as model_specs
-    from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
+    from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
 
     found = {each.point.shape.name: each.point.shape for each in folder.points}
     targets = [model_specs.load(name) for name in models] if models else list(found.values())
@@ -171,10 +171,10 @@ def _simulated(
     settings = [(batch, seq) for seq in PAPER_SEQ_LENS for batch in PAPER_BATCH_SIZES]
     made = []
     for target in targets:
-        contenders = [
-            contender
+        variants = [
+            variant
             for name in names
-            for contender in choosing.contenders(
+            for variant in choosing.variants(
                 choosing.Request(
                     [name],
                     draft,
@@ -187,15 +187,15 @@ def _simulated(
         ]
         warnings = [
             warning
-            for model in dict.fromkeys(each.acceptance for each in contenders)
+            for model in dict.fromkeys(each.acceptance for each in variants)
             for warning in caveats(
                 model,
-                {each.method.num_candidates for each in contenders if each.acceptance is model},
+                {each.method.num_candidates for each in variants if each.acceptance is model},
             )
         ]
-        warnings += simulation.too_large(latency, target, settings, dtype)
+        warnings += named.too_large(latency, target, settings, dtype)
         made.append(
-            studies.simulated(contenders, target, latency, dtype, settings, warnings=warnings)
+            studies.simulated(variants, target, latency, dtype, settings, warnings=warnings)
         )
     return made
 

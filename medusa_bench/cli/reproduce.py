@@ -12,7 +12,7 @@ from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
 
 if TYPE_CHECKING:
-    from medusa_bench.paper.claims import Finding
+    from medusa_bench.paper.claims import ClaimResult
     from medusa_bench.paper.reproduction import Cell, Reproduction
     from medusa_bench.results.reading import Results
 
@@ -120,7 +120,7 @@ class _Section:
 
 
 def _sections(
-    reproduction: "Reproduction", found: "Sequence[Finding]", *, every_cell: bool
+    reproduction: "Reproduction", found: "Sequence[ClaimResult]", *, every_cell: bool
 ) -> "Iterable[_Section]":
     yield _summary(reproduction, found)
     yield _scores(reproduction)
@@ -136,18 +136,19 @@ def _sections(
         yield _cells(reproduction.cells if every_cell else measured)
 
 
-def _summary(reproduction: "Reproduction", found: "Sequence[Finding]") -> _Section:
+def _summary(reproduction: "Reproduction", found: "Sequence[ClaimResult]") -> _Section:
     from collections import Counter
 
-    from medusa_bench.paper.claims import Verdict
-    from medusa_bench.paper.reproduction import SOURCE, Predictor
+    from medusa_bench.paper.claims import ClaimVerdict
+    from medusa_bench.paper.reproduction import Predictor
+    from medusa_bench.specs.paper_grid import SOURCE
 
     cells = reproduction.cells
     equal = sum(cell.equals_print for cell in cells)
     fitted = reproduction.scores[Predictor.FITTED]
     rate, intensity = reproduction.gains
     counts = Counter(finding.verdict for finding in found)
-    tally = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
+    tally = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ClaimVerdict)
     tally = tally.replace("differs", "differ")
     return _Section(
         f"The Medusa paper ({SOURCE}) beside ours",
@@ -345,7 +346,7 @@ def _measured_speedups(reproduction: "Reproduction") -> _Section:
     )
 
 
-def _findings(found: "Sequence[Finding]", form: str) -> _Section:
+def _findings(found: "Sequence[ClaimResult]", form: str) -> _Section:
     return _Section(
         "What the appendix finds",
         [f"Simulated speedups rest on an acceleration rate of {form}."],
@@ -395,7 +396,7 @@ def _write(
     output: Path,
     suffix: str,
     reproduction: "Reproduction",
-    found: "Sequence[Finding]",
+    found: "Sequence[ClaimResult]",
     measured: "Sequence[Results]",
 ) -> None:
     import json
@@ -420,7 +421,7 @@ def _write(
 
 
 def _markdown(
-    reproduction: "Reproduction", found: "Sequence[Finding]", names: dict[int, str]
+    reproduction: "Reproduction", found: "Sequence[ClaimResult]", names: dict[int, str]
 ) -> str:
     parts = []
     for index, section in enumerate(_sections(reproduction, found, every_cell=True)):
@@ -453,8 +454,8 @@ _CAPTIONS = {
 }
 
 
-def _document(reproduction: "Reproduction", found: "Sequence[Finding]") -> dict[str, Any]:
-    from medusa_bench.paper.reproduction import SOURCE
+def _document(reproduction: "Reproduction", found: "Sequence[ClaimResult]") -> dict[str, Any]:
+    from medusa_bench.specs.paper_grid import SOURCE
 
     return {
         "source": SOURCE,

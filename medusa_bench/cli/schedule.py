@@ -93,7 +93,7 @@ def command(
     Covers batch sizes 1 to the largest; off where speculation does not pay. --check reads such a
     file back and simulates it beside always-on and always-off.
     """
-    from medusa_bench.compare import choosing, schedules
+    from medusa_bench.compare import choosing, named, schedules
     from medusa_bench.compare.acceptance import Constant, caveats
     from medusa_bench.compare.methods import Block
     from medusa_bench.compare.simulation import simulate
@@ -102,7 +102,7 @@ def command(
 
     target = models.load(model)
     lengths = draft_len or tuple(range(1, 16))
-    contenders = choosing.contenders(
+    variants = choosing.variants(
         choosing.Request(
             (method,),
             (draft,) if draft else (),
@@ -113,14 +113,14 @@ def command(
         ),
         target,
     )
-    if isinstance(contenders[0].acceptance, Constant):
+    if isinstance(variants[0].acceptance, Constant):
         raise MedusaBenchError(
-            f"{contenders[0].acceptance.name!r} says nothing of how acceptance depends on the "
+            f"{variants[0].acceptance.name!r} says nothing of how acceptance depends on the "
             "draft length.",
             hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
             "(vLLM's metrics or log).",
         )
-    for words in caveats(contenders[0].acceptance, {length + 1 for length in lengths}):
+    for words in caveats(variants[0].acceptance, {length + 1 for length in lengths}):
         console.warn(words)
     read = (
         schedules.read(read_text(check, limits.COMPARISON_BYTES), where=str(check))
@@ -128,14 +128,14 @@ def command(
         else None
     )
     batch_sizes = range(1, (read.max_batch_size if read else max_batch_size) + 1)
-    (latency,) = simulation.latency_models((gpu,), timing=timing, by=by)
+    (latency,) = named.latency_models((gpu,), timing=timing, by=by)
     rows = simulate(
-        contenders,
+        variants,
         target,
         latency,
         Dtype(dtype),
         [(batch_size, seq_len) for batch_size in batch_sizes],
-        engine=simulation.engine_cost(
+        engine=named.engine_cost(
             "" if engine == "json" else engine, engine_version, host_s, gpu=gpu
         ),
         block=Block(block or "full"),
@@ -145,7 +145,7 @@ def command(
     if method == "draft-model":
         served_draft = served_draft or draft
     written = schedules.write(
-        schedule, schedules.Engine(engine), method, served_model or model, served_draft or ""
+        schedule, schedules.ServingEngine(engine), method, served_model or model, served_draft or ""
     )
     if output:
         with writing(output):
@@ -157,8 +157,8 @@ def command(
                 "latency_model": latency.name,
                 "method": method,
                 "model": target.name,
-                "draft": contenders[0].method.drafts[0].shape.name
-                if contenders[0].method.drafts
+                "draft": variants[0].method.drafts[0].shape.name
+                if variants[0].method.drafts
                 else None,
                 "seq_len": seq_len,
                 "margin": margin,

@@ -1,7 +1,6 @@
 """What compare, schedule and tree share: which GPU, which methods, which acceptance."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +8,11 @@ import click
 
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
+from medusa_bench.specs.paper_grid import PAPER_GPU
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from medusa_bench.compare.methods import Block
-    from medusa_bench.compare.serving import EngineCost
-    from medusa_bench.predict.latency import LatencyModel
-    from medusa_bench.specs.dtypes import Dtype
-    from medusa_bench.specs.models import ModelShape
-
-PAPER_GPU = "a100-80gb-pcie"
-PAPER_RESULTS = "results/paper"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -119,125 +111,6 @@ TASK = click.option(
     help="Which task's published acceptance to take, at --temperature where one is given: chat, "
     "code, math, summary, qa, rag, translation.  [default: chat]",
 )
-
-
-def is_papers(gpu: str) -> bool:
-    """Whether a --gpu is the paper's own points: then its block, grid and no engine are counted."""
-    return gpu in {"paper", PAPER_RESULTS}
-
-
-def engine_cost(
-    engine: str | None, version: str | None, host_s: float | None, *, gpu: str
-) -> "EngineCost":
-    """What serving adds to a step, its host time replaced where it is known. Raises as cost_of."""
-    from medusa_bench.compare import serving
-
-    usual = serving.NO_ENGINE.name if is_papers(gpu) else serving.UNKNOWN
-    cost = serving.cost_of(usual if engine is None else engine, version or "")
-    return cost if host_s is None else cost.with_host_time(host_s)
-
-
-def counted_block(block: str | None, *, gpu: str) -> "Block":
-    """The whole model unless told otherwise, and the paper's eight products for its own points."""
-    from medusa_bench.compare.methods import Block
-
-    return Block(block or ("paper" if is_papers(gpu) else "full"))
-
-
-def latency_models(
-    names: Sequence[str], *, timing: str | None = None, by: str = "best"
-) -> "list[LatencyModel]":
-    """The latency model that each name stands for. Raises MedusaBenchError.
-
-    Kernel times unless asked for otherwise; the paper's own are eager, its harness included.
-    """
-    from medusa_bench.predict import choosing
-    from medusa_bench.results.rows import Timing
-
-    kind = choosing.Kind(by)
-    models = []
-    for name in names:
-        called = Timing(timing) if timing else Timing.EAGER if is_papers(name) else Timing.KERNEL
-        models.append(choosing.model_for(PAPER_GPU if name == "paper" else name, called, kind))
-    return models
-
-
-def too_large(
-    latency: "LatencyModel",
-    target: "ModelShape",
-    settings: "Sequence[tuple[int, int]]",
-    dtype: "Dtype",
-) -> list[str]:
-    """In words, which settings do not fit into the device's memory, where a profile tells it."""
-    from medusa_bench.compare.methods import memory_bytes
-    from medusa_bench.specs import profiles
-
-    found = [
-        each
-        for each in profiles.all_profiles()
-        if latency.device in {each.name, *each.device_names}
-    ]
-    if not found:
-        return []
-    large = [
-        (batch_size, seq_len)
-        for batch_size, seq_len in settings
-        if memory_bytes(target, batch_size, seq_len, dtype) > found[0].memory_bytes
-    ]
-    if not large:
-        return []
-    batch_size, seq_len = large[0]
-    has = f"{latency.device} has ({found[0].memory_bytes / 2**30:.0f} GiB)"
-    return [
-        f"{len(large)} of {len(settings)} settings need more memory than {has}, the first of them "
-        f"batch size {batch_size} with {seq_len} cached tokens; what they show is the speed of the "
-        "arithmetic alone"
-    ]
-
-
-def tree_latency(
-    gpu: str,
-    model: str,
-    batch_size: int,
-    seq_len: int,
-    max_candidates: int,
-    *,
-    draft: str | None,
-    draft_width: int,
-    timing: str | None,
-    by: str,
-    dtype: str,
-    block: str,
-    heads: bool,
-    host_s: float,
-) -> "Callable[[int, int], float]":
-    """What a step costs in seconds as a function of a tree's candidates and depth.
-
-    With a draft model each level is one of its passes: the first over the root, the others over
-    draft_width nodes.
-    """
-    from medusa_bench.compare.methods import Block, Draft, medusa
-    from medusa_bench.compare.simulation import step_costs
-    from medusa_bench.specs import models as model_specs
-    from medusa_bench.specs.dtypes import Dtype
-
-    target = model_specs.load(model)
-    (latency,) = latency_models((gpu,), timing=timing, by=by)
-    methods = [medusa(n, heads=heads and n > 1) for n in range(1, max_candidates + 1)]
-    steps = [method.step(target, batch_size, seq_len, Block(block)) for method in methods]
-    if draft:
-        shape = model_specs.load(draft)
-        levels = (Draft(shape, 1), Draft(shape, 1, draft_width))
-        drafting = replace(medusa(2), drafts=levels).step(target, batch_size, seq_len, Block(block))
-        steps += [drafting[:1], drafting[1:2]]
-    costs = step_costs(steps, latency, Dtype(dtype)).latency_s.tolist()
-    first_s, next_s = costs[max_candidates:] if draft else (0.0, 0.0)
-
-    def step_latency_s(num_candidates: int, depth: int) -> float:
-        drafts_s = first_s + (depth - 1) * next_s if depth else 0.0
-        return float(costs[num_candidates - 1] + drafts_s + (host_s if depth else 0.0))
-
-    return step_latency_s
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
-from medusa_bench.cli.options import DURATION
+from medusa_bench.cli.options import DURATION, OFFLINE
 from medusa_bench.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
@@ -212,6 +212,7 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
     help="Prompts to measure on (MT-Bench, AlpacaEval, Spec-Bench files); default: 80 of our own.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@OFFLINE
 @click.option("--max-time", type=DURATION, help="Stop after this long: 90s, 10min, 2h.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(**options: Any) -> int:
@@ -238,7 +239,9 @@ def command(**options: Any) -> int:
     path = options["prompts"]
     asked = prompts.read(path or prompts.OWN)
     with console.stderr().status(f"Loading {options['model']}"):
-        model, tokenizer = loading.load(options["model"], device=options["device"])
+        model, tokenizer = loading.load(
+            options["model"], device=options["device"], offline=options["offline"]
+        )
     folder = options["output"]
     recipe = Recipe(
         num_heads=options["num_heads"],

@@ -82,7 +82,7 @@ def command(
     --gpu: size and shape for the most tokens per second at this batch and context, cliffs of the
     GPU's cost curve included.
     """
-    from medusa_bench.compare import trees
+    from medusa_bench.compare import named, trees
 
     if list_names:
         _print_names(as_json)
@@ -95,7 +95,7 @@ def command(
         facts["tree"] = loaded
         _warn_of_unknown_ranks(tree, rates)
     elif gpu:
-        latency_s = simulation.tree_latency(
+        latency_s = named.tree_latency(
             gpu, model, batch_size, seq_len, num_candidates,
             draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype,
             block=block or "paper",

@@ -8,10 +8,10 @@ from medusa_bench.compare import acceptance, methods, published_acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel, Constant
 from medusa_bench.compare.methods import METHODS, Method
 from medusa_bench.compare.published_acceptance import PublishedAcceptance
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.specs import models
 from medusa_bench.specs.models import ModelShape
-from medusa_bench.specs.settings import PAPER_NUM_CANDIDATES
+from medusa_bench.specs.paper_grid import PAPER_NUM_CANDIDATES
 
 # Of ln(tokens a step), where the acceptance of another family or data set stands for this one's.
 _HALF_WIDTH_OF_AN_ASSUMPTION = 0.45
@@ -66,7 +66,7 @@ def _block_weights(shape: ModelShape) -> int:
     return shape.num_layers * shape.hidden_size * (shape.hidden_size + 3 * shape.intermediate_size)
 
 
-def contenders(request: Request, target: ModelShape) -> list[Contender]:
+def variants(request: Request, target: ModelShape) -> list[Variant]:
     """The methods at every size asked for, each with its acceptance.
 
     Raises MedusaBenchError: an unknown method, no draft of the target's vocabulary, or no
@@ -103,12 +103,12 @@ def _sized(
     target: ModelShape,
     draft: ModelShape,
     given: Mapping[str, AcceptanceModel],
-) -> list[Contender]:
+) -> list[Variant]:
     chosen = _acceptance_of(name, request, target, draft, given)
     made = []
     for size in _sizes(name, request, chosen):
         method = _method(name, request, target, draft, size)
-        made.append(Contender(method, chosen.model, chosen.half_width))
+        made.append(Variant(method, chosen.model, chosen.half_width))
     return made
 
 

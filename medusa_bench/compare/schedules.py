@@ -30,7 +30,7 @@ from medusa_bench.compare.comparisons import Comparison
 MAX_BATCH_SIZE = 4096
 
 
-class Engine(StrEnum):
+class ServingEngine(StrEnum):
     """Whose form a schedule is written in; `json` is our own."""
 
     VLLM = "vllm"
@@ -177,8 +177,8 @@ def replay(schedule: Schedule, rows: Iterable[Comparison]) -> list[Replay]:
 # --- writing --------------------------------------------------------------------------------------
 
 # How each engine calls a method; where one is missing, the engine's documentation names none.
-_METHOD_NAMES: Mapping[Engine, Mapping[str, str]] = {
-    Engine.VLLM: {
+_METHOD_NAMES: Mapping[ServingEngine, Mapping[str, str]] = {
+    ServingEngine.VLLM: {
         "draft-model": "draft_model",
         "eagle-1": "eagle",
         "eagle-2": "eagle",
@@ -187,31 +187,38 @@ _METHOD_NAMES: Mapping[Engine, Mapping[str, str]] = {
         "mtp": "mtp",
         "block-diffusion": "dflash",
     },
-    Engine.TENSORRT_LLM: {
+    ServingEngine.TENSORRT_LLM: {
         "draft-model": "Draft_Target",
         "eagle-3": "Eagle3",
         "prompt-lookup": "NGram",
         "mtp": "MTP",
         "block-diffusion": "DFlash",
     },
-    Engine.SGLANG: {"eagle-1": "EAGLE", "eagle-2": "EAGLE", "eagle-3": "EAGLE3", "mtp": "EAGLE"},
-    Engine.LLAMA_CPP: {"draft-model": "draft", "prompt-lookup": "ngram-simple"},
+    ServingEngine.SGLANG: {
+        "eagle-1": "EAGLE",
+        "eagle-2": "EAGLE",
+        "eagle-3": "EAGLE3",
+        "mtp": "EAGLE",
+    },
+    ServingEngine.LLAMA_CPP: {"draft-model": "draft", "prompt-lookup": "ngram-simple"},
 }
 
 
-def write(schedule: Schedule, engine: Engine, method: str, model: str, draft: str = "") -> str:
+def write(
+    schedule: Schedule, engine: ServingEngine, method: str, model: str, draft: str = ""
+) -> str:
     """The schedule in an engine's own form. model and draft are names the engine can load.
 
     Raises MedusaBenchError where the engine documents no such method or no way to schedule it.
     """
     names = _METHOD_NAMES.get(engine, {})
-    if engine is not Engine.JSON and method not in names:
+    if engine is not ServingEngine.JSON and method not in names:
         raise MedusaBenchError(
             f"{engine} documents no schedule for {method}.",
             hint=f"with {engine}: {', '.join(names)}; or --engine json for any method.",
         )
     match engine:
-        case Engine.VLLM:
+        case ServingEngine.VLLM:
             return _json(
                 {
                     "method": names[method],
@@ -222,7 +229,7 @@ def write(schedule: Schedule, engine: Engine, method: str, model: str, draft: st
                     ],
                 }
             )
-        case Engine.TENSORRT_LLM:
+        case ServingEngine.TENSORRT_LLM:
             entries = ", ".join(f"{s.last_batch}: {s.draft_len}" for s in schedule.spans)
             lines = [
                 f"max_batch_size: {schedule.max_batch_size}",
@@ -233,11 +240,11 @@ def write(schedule: Schedule, engine: Engine, method: str, model: str, draft: st
                 f"  draft_len_schedule: {{{entries}}}",
             ]
             return "\n".join(lines) + "\n"
-        case Engine.SGLANG:
+        case ServingEngine.SGLANG:
             return _sglang(schedule, names[method], model, draft)
-        case Engine.LLAMA_CPP:
+        case ServingEngine.LLAMA_CPP:
             return _llama_cpp(schedule, names[method], model, draft)
-        case Engine.JSON:
+        case ServingEngine.JSON:
             return _json(
                 {
                     "method": method,

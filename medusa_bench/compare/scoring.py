@@ -24,7 +24,7 @@ from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, Method
 from medusa_bench.compare.serving import CostTable, EngineCost, Steps
 from medusa_bench.compare.serving_fit import Evidence
-from medusa_bench.compare.simulation import Contender, product_steps, simulate
+from medusa_bench.compare.simulation import Variant, product_steps, simulate
 from medusa_bench.predict import choosing
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs import models, profiles
@@ -58,7 +58,7 @@ class Published:
     """One published speedup that the simulation can express; `text` is the row as printed."""
 
     text: Mapping[str, str]
-    contender: Contender
+    variant: Variant
     target: ModelShape
     latency: LatencyModel
     dtype: Dtype
@@ -76,8 +76,8 @@ class Published:
 
     @property
     def acceleration_rate(self) -> float:
-        count = self.contender.method.num_candidates
-        return self.contender.acceptance.acceleration_rate(count)
+        count = self.variant.method.num_candidates
+        return self.variant.acceptance.acceleration_rate(count)
 
     def cost(self, table: CostTable) -> EngineCost:
         """What its engine costs by a table."""
@@ -144,7 +144,7 @@ def _express(row: Mapping[str, str]) -> Published:
     rate = _number(row, "tokens_per_step", "acceptance not published")
     return Published(
         row,
-        Contender(method, acceptance.Constant(rate)),
+        Variant(method, acceptance.Constant(rate)),
         target,
         _latency(row),
         _found(Dtype, row.get("dtype") or "float16", "dtype unknown"),
@@ -226,7 +226,7 @@ def evidence_of(rows: Sequence[Published]) -> Evidence:
         groups.setdefault((id(row.latency), row.target.name, row.dtype), []).append(index)
     for indices in groups.values():
         first = rows[indices[0]]
-        settings = [(rows[i].contender, rows[i].batch_size, rows[i].seq_len) for i in indices]
+        settings = [(rows[i].variant, rows[i].batch_size, rows[i].seq_len) for i in indices]
         found = product_steps(settings, first.target, first.latency, first.dtype)
         for position, index in enumerate(indices):
             steps[index] = found[position : position + 1]
@@ -393,7 +393,7 @@ def _crossing(scored: Scored, indices: Sequence[int]) -> Crossing | None:
 
     def at(settings: Sequence[tuple[int, int]]) -> list[Comparison]:
         return simulate(
-            [first.contender],
+            [first.variant],
             first.target,
             first.latency,
             first.dtype,
@@ -407,7 +407,7 @@ def _crossing(scored: Scored, indices: Sequence[int]) -> Crossing | None:
     return Crossing(
         first.label("setting"),
         first.label("method"),
-        first.contender.method.num_candidates,
+        first.variant.method.num_candidates,
         (rows[losing - 1].batch_size, rows[losing].batch_size),
         None if end.pays_throughout else end.last_paying_batch,
     )

@@ -23,7 +23,7 @@ from medusa_bench.specs.operators import symbols
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Variant:
     """A method with the acceptance that goes with it.
 
     acceptance_half_width: of the 90 % interval of ln(tokens a step), where that is an estimate.
@@ -159,7 +159,7 @@ class _Passes:
 
 
 def _passes(
-    steps: Sequence[tuple[Contender, int, int]],
+    steps: Sequence[tuple[Variant, int, int]],
     target: ModelShape,
     latency: LatencyModel,
     dtype: Dtype,
@@ -167,7 +167,7 @@ def _passes(
     *,
     served: bool,
 ) -> _Passes:
-    """steps: a contender at a batch_size and seq_len, each. served: lookups draft in turns."""
+    """steps: a variant at a batch_size and seq_len, each. served: lookups draft in turns."""
     index: dict[tuple[int, int, int, int, int], int] = {}
     passes: list[tuple[Pass]] = []
 
@@ -180,7 +180,7 @@ def _passes(
             passes.append((replace(pass_, count=1),))
         return index[where]
 
-    rows = [contender.method.step(target, b, s, block) for contender, b, s in steps]
+    rows = [variant.method.step(target, b, s, block) for variant, b, s in steps]
     depth = max(len(row) for row in rows) - 1 if rows else 0
     draft, draft_layers, draft_count = np.zeros((3, len(rows), depth))
     counted = target.num_layers if block is Block.PAPER else 1
@@ -195,30 +195,30 @@ def _passes(
     return _Passes(
         step_costs(passes, latency, dtype),
         np.array([batch_size for _, batch_size, _ in steps], dtype=np.float64),
-        np.array([contender.method.num_candidates for contender, *_ in steps], dtype=np.float64),
+        np.array([variant.method.num_candidates for variant, *_ in steps], dtype=np.float64),
         np.full(len(steps), target.num_layers / counted),
         np.array(decode, dtype=np.int64),
         np.array(verify, dtype=np.int64),
         draft.astype(np.int64),
         draft_layers,
         draft_count,
-        np.array([contender.drafting if served else 1.0 for contender, *_ in steps]),
+        np.array([variant.drafting if served else 1.0 for variant, *_ in steps]),
     )
 
 
 def product_steps(
-    steps: Sequence[tuple[Contender, int, int]],
+    steps: Sequence[tuple[Variant, int, int]],
     target: ModelShape,
     latency: LatencyModel,
     dtype: Dtype,
 ) -> Steps:
-    """The products of whole models' steps: a contender at a batch_size and seq_len, each."""
+    """The products of whole models' steps: a variant at a batch_size and seq_len, each."""
     passes = _passes(steps, target, latency, dtype, Block.FULL, served=True)
     return passes.steps(passes.costs.latency_s)
 
 
 def simulate(
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     target: ModelShape,
     latency: LatencyModel,
     dtype: Dtype,
@@ -228,13 +228,13 @@ def simulate(
     block: Block = Block.PAPER,
     lock_step: bool = False,
 ) -> list[Comparison]:
-    """One row for each setting (batch_size, seq_len) and contender, setting by setting.
+    """One row for each setting (batch_size, seq_len) and variant, setting by setting.
 
     engine: what serving adds to the products. lock_step: all sequences of a batch advance by the
     shortest acceptance among them. Raises MedusaBenchError where an acceptance model cannot tell,
     or the latency model has no such dtype.
     """
-    steps = [(contender, *setting) for setting in settings for contender in contenders]
+    steps = [(variant, *setting) for setting in settings for variant in variants]
     passes = _passes(
         steps, target, latency, dtype, block, served=engine.known is not Known.NO_ENGINE
     )
@@ -244,10 +244,10 @@ def simulate(
     vanilla_s = [costs.vanilla_s(column) for column in columns]
     step_s = [costs.step_latency_s(column) for column in columns]
     bounds = passes.bounds(step_s[0])
-    rates = _rates(contenders, {batch_size for _, batch_size, _ in steps}, lock_step=lock_step)
+    rates = _rates(variants, {batch_size for _, batch_size, _ in steps}, lock_step=lock_step)
     rows = []
-    for index, (contender, batch_size, seq_len) in enumerate(steps):
-        method, acceptance = contender.method, contender.acceptance
+    for index, (variant, batch_size, seq_len) in enumerate(steps):
+        method, acceptance = variant.method, variant.acceptance
         step = StepLatency(*(float(column[index]) for column in step_s))
         base = StepLatency(*(float(column[index]) for column in vanilla_s))
         rows.append(
@@ -261,7 +261,7 @@ def simulate(
                 num_candidates=method.num_candidates,
                 step=step,
                 vanilla=base,
-                acceleration_rate=rates[id(contender), batch_size],
+                acceleration_rate=rates[id(variant), batch_size],
                 latency_source=passes.source(index),
                 acceptance_source=acceptance.name,
                 source=Provenance.SIMULATED,
@@ -274,37 +274,37 @@ def simulate(
                     method.num_candidates, step.latency_s / base.latency_s
                 ),
                 engine=engine.name,
-                half_width=_half_width(engine, contender),
-                interval_covers=_covers(engine, contender),
+                half_width=_half_width(engine, variant),
+                interval_covers=_covers(engine, variant),
             )
         )
     return rows
 
 
-def _half_width(engine: EngineCost, contender: Contender) -> float | None:
+def _half_width(engine: EngineCost, variant: Variant) -> float | None:
     if engine.half_width is None:
         return None
-    return math.hypot(engine.half_width, contender.acceptance_half_width)
+    return math.hypot(engine.half_width, variant.acceptance_half_width)
 
 
-def _covers(engine: EngineCost, contender: Contender) -> str:
+def _covers(engine: EngineCost, variant: Variant) -> str:
     if engine.half_width is None:
         return "products"
-    acceptance = ", acceptance" if contender.acceptance_half_width else ""
+    acceptance = ", acceptance" if variant.acceptance_half_width else ""
     return f"products, engine{acceptance}"
 
 
 def _rates(
-    contenders: Sequence[Contender], batch_sizes: Iterable[int], *, lock_step: bool
+    variants: Sequence[Variant], batch_sizes: Iterable[int], *, lock_step: bool
 ) -> dict[tuple[int, int], float]:
-    """Tokens a step of each contender (by id) at each batch size."""
+    """Tokens a step of each variant (by id) at each batch size."""
     found = {}
-    for contender in contenders:
-        count = contender.method.num_candidates
+    for variant in variants:
+        count = variant.method.num_candidates
         for batch_size in batch_sizes:
-            found[id(contender), batch_size] = (
-                lock_step_rate(contender.acceptance, count, batch_size)
+            found[id(variant), batch_size] = (
+                lock_step_rate(variant.acceptance, count, batch_size)
                 if lock_step and count > 1
-                else contender.acceptance.acceleration_rate(count)
+                else variant.acceptance.acceleration_rate(count)
             )
     return found

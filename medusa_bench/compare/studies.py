@@ -24,7 +24,7 @@ from medusa_bench.compare.comparisons import (
     shown_seq_len,
 )
 from medusa_bench.compare.methods import medusa
-from medusa_bench.compare.simulation import Contender, simulate, step_costs
+from medusa_bench.compare.simulation import Variant, simulate, step_costs
 from medusa_bench.compare.trees import ChosenTree, HeadAccuracy, JointFrequency, grow_for_cost
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs.dtypes import Dtype
@@ -50,7 +50,7 @@ class Study:
 
 
 def simulated(
-    contenders: Sequence[Contender],
+    variants: Sequence[Variant],
     target: ModelShape,
     latency: LatencyModel,
     dtype: Dtype,
@@ -59,8 +59,8 @@ def simulated(
     warnings: Sequence[str] = (),
 ) -> Study:
     """A study by simulation. Raises MedusaBenchError as compare.simulate does."""
-    rows = simulate(contenders, target, latency, dtype, settings)
-    ends = break_even(rows, lambda tried: simulate(contenders, target, latency, dtype, tried))
+    rows = simulate(variants, target, latency, dtype, settings)
+    ends = break_even(rows, lambda tried: simulate(variants, target, latency, dtype, tried))
     return Study(rows, verdicts.verdict(rows, ends), warnings)
 
 

@@ -12,9 +12,9 @@ import torch
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.measure import host
 from medusa_bench.measure.kernels import Call
-from medusa_bench.measure.measurer import Watch
+from medusa_bench.measure.measurer import DeviceMonitor
 from medusa_bench.measure.operands import OperandSet
-from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.measure.stopping import StoppingRule, Timer
 from medusa_bench.results.rows import Environment, QualityFlag, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -89,9 +89,9 @@ class Cpu:
     roof_quantile = 0.0
     roof_budget_s = 0.4
     load_s = 0.0
-    rules: Mapping[Timing, Rules] = {
-        Timing.KERNEL: Rules(tolerance=0.02, batch_s=200e-6),
-        Timing.EAGER: Rules(tolerance=0.02, batch_s=0.0),
+    rules: Mapping[Timing, StoppingRule] = {
+        Timing.KERNEL: StoppingRule(tolerance=0.02, batch_s=200e-6),
+        Timing.EAGER: StoppingRule(tolerance=0.02, batch_s=0.0),
     }
 
     def __init__(self, num_threads: int | None = None, arena_bytes: int | None = None) -> None:
@@ -142,8 +142,8 @@ class Cpu:
         return _Loop(call, next_set)
 
     @contextmanager
-    def watch(self) -> Iterator[Watch]:
-        watch = Watch()
+    def watch(self) -> Iterator[DeviceMonitor]:
+        watch = DeviceMonitor()
         before = host.Usage.now()
         yield watch
         if before.was_contended(host.Usage.now()):

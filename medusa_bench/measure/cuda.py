@@ -13,10 +13,10 @@ import torch
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.measure import nvml as gpu
 from medusa_bench.measure.kernels import Call
-from medusa_bench.measure.measurer import Watch
+from medusa_bench.measure.measurer import DeviceMonitor
 from medusa_bench.measure.nvml import FIRST_CAPABILITY
 from medusa_bench.measure.operands import OperandSet
-from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.measure.stopping import StoppingRule, Timer
 from medusa_bench.results.rows import Environment, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -89,9 +89,9 @@ class _Launch:
 class Cuda:
     """One GPU. Raises MedusaBenchError where there is none, or others compute on it."""
 
-    rules: Mapping[Timing, Rules] = {
-        Timing.KERNEL: Rules(tolerance=0.01, batch_s=_GRAPH_S),
-        Timing.EAGER: Rules(tolerance=0.01, batch_s=0.0),
+    rules: Mapping[Timing, StoppingRule] = {
+        Timing.KERNEL: StoppingRule(tolerance=0.01, batch_s=_GRAPH_S),
+        Timing.EAGER: StoppingRule(tolerance=0.01, batch_s=0.0),
     }
     roof_quantile = 0.5
     roof_budget_s = 0.15
@@ -178,8 +178,8 @@ class Cuda:
                 return _Launch(call, next_set)
 
     @contextmanager
-    def watch(self) -> Iterator[Watch]:
-        watch = Watch()
+    def watch(self) -> Iterator[DeviceMonitor]:
+        watch = DeviceMonitor()
         if self._gpu is None:
             yield watch
             return

@@ -36,7 +36,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """One thing to know, and what to do about it."""
 
     severity: Severity
@@ -62,7 +62,7 @@ class Checkup:
     """Every device looked at, and what was found."""
 
     devices: tuple[DeviceReport, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Check, ...]
 
     @property
     def can_measure(self) -> bool:
@@ -171,12 +171,12 @@ def measurable_dtypes(environment: Environment) -> tuple[Dtype, ...]:
     return tuple(dtype for dtype in Dtype if capability >= gpu.FIRST_CAPABILITY.get(dtype, (0, 0)))
 
 
-def host_findings(facts: HostFacts) -> Sequence[Finding]:
+def host_findings(facts: HostFacts) -> Sequence[Check]:
     """What about the host would spoil a number."""
     found = []
 
     def add(severity: Severity, subject: str, message: str, remedy: str) -> None:
-        found.append(Finding(severity, subject, message, remedy))
+        found.append(Check(severity, subject, message, remedy))
 
     if facts.busy_cpus > 0.3:
         add(
@@ -255,11 +255,11 @@ def host_findings(facts: HostFacts) -> Sequence[Finding]:
     return found
 
 
-def nvml_findings(why_no_nvml: str, *, has_gpu: bool) -> Sequence[Finding]:
+def nvml_findings(why_no_nvml: str, *, has_gpu: bool) -> Sequence[Check]:
     """What about NVML would leave a GPU's numbers unguarded; or that there is no GPU."""
     if not has_gpu:
         return (
-            Finding(
+            Check(
                 Severity.NOTE,
                 "GPU",
                 f"No NVIDIA GPU is visible{f' (NVML: {why_no_nvml})' if why_no_nvml else ''}.",
@@ -269,7 +269,7 @@ def nvml_findings(why_no_nvml: str, *, has_gpu: bool) -> Sequence[Finding]:
         )
     if why_no_nvml:
         return (
-            Finding(
+            Check(
                 Severity.WARNING,
                 "NVML",
                 f"NVML does not answer ({why_no_nvml}): clocks, power, heat and other processes "
@@ -307,12 +307,12 @@ class GpuFacts:
         )
 
 
-def gpu_findings(device: str, facts: GpuFacts) -> Sequence[Finding]:
+def gpu_findings(device: str, facts: GpuFacts) -> Sequence[Check]:
     """What about a GPU would spoil a number."""
     found = []
 
     def add(subject: str, message: str, remedy: str) -> None:
-        found.append(Finding(Severity.WARNING, f"{device} {subject}", message, remedy))
+        found.append(Check(Severity.WARNING, f"{device} {subject}", message, remedy))
 
     if facts.processes:
         add(
@@ -346,11 +346,11 @@ def gpu_findings(device: str, facts: GpuFacts) -> Sequence[Finding]:
     return found
 
 
-def report_findings(report: DeviceReport) -> Sequence[Finding]:
+def report_findings(report: DeviceReport) -> Sequence[Check]:
     """What opening a device has shown."""
     if report.environment is None:
         return (
-            Finding(
+            Check(
                 Severity.MISSING,
                 report.device,
                 f"{report.name} cannot be measured: {report.reason.rstrip('.')}.",
@@ -361,7 +361,7 @@ def report_findings(report: DeviceReport) -> Sequence[Finding]:
         )
     if report.environment.device_type == "cuda" and report.profile is None:
         return (
-            Finding(
+            Check(
                 Severity.NOTE,
                 f"{report.device} profile",
                 f"No profile is for exactly {report.name!r} with "

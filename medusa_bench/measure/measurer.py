@@ -12,7 +12,7 @@ from medusa_bench.measure import kernels as products
 from medusa_bench.measure import stopping
 from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.operands import Arena, OperandSet, Rotation, rhs_is_transposed
-from medusa_bench.measure.stopping import Rules, Timer
+from medusa_bench.measure.stopping import StoppingRule, Timer
 from medusa_bench.results.rows import (
     Environment,
     Measurement,
@@ -30,7 +30,7 @@ COOL_DOWN_S = 2.0
 
 
 @dataclass(slots=True)
-class Watch:
+class DeviceMonitor:
     """What a device noticed while a block of calls ran; filled when the block ends."""
 
     flags: tuple[QualityFlag, ...] = ()
@@ -41,7 +41,7 @@ class Device(Protocol):
     """What differs between devices: timers, the stop rule, what is watched, what is peak."""
 
     torch_device: torch.device
-    rules: Mapping[Timing, Rules]
+    rules: Mapping[Timing, StoppingRule]
     arena_bytes: int
     traffic_bytes: int  # one array of the copy, read and triad roofs
     roof_quantile: float  # of a roof's samples, which counts: 0 the fastest, 0.5 the median
@@ -59,7 +59,7 @@ class Device(Protocol):
 
     def timer(self, call: Call, next_set: Callable[[], OperandSet], timing: Timing) -> Timer: ...
 
-    def watch(self) -> AbstractContextManager[Watch]: ...
+    def watch(self) -> AbstractContextManager[DeviceMonitor]: ...
 
     def peak_products(self, flops_per_s: float) -> Sequence[Product]:
         """Large and rectangular products of which the fastest is the compute roof."""

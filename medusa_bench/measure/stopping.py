@@ -31,7 +31,7 @@ class Timer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class StoppingRule:
     """When a point is known well enough, and how many short calls make one sample."""
 
     tolerance: float  # half-width of the median's 95 % interval, as a share of the median
@@ -45,7 +45,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class Samples:
     """What timing one point gave: seconds per call, in order of time."""
 
     samples_s: tuple[float, ...]
@@ -53,12 +53,12 @@ class Block:
     flags: tuple[QualityFlag, ...] = ()
 
 
-def quantile_s(block: Block, quantile: float) -> float:
+def quantile_s(block: Samples, quantile: float) -> float:
     """Seconds of the call at a quantile: 0 the fastest, 0.5 the (lower) median."""
     return sorted(block.samples_s)[int(quantile * (len(block.samples_s) - 1))]
 
 
-def run(timer: Timer, rules: Rules, budget_s: float, clock: Callable[[], float]) -> Block:
+def run(timer: Timer, rules: StoppingRule, budget_s: float, clock: Callable[[], float]) -> Samples:
     """Time one point until its interval closes, its noise settles or budget_s is spent."""
     start_s = clock()
 
@@ -69,24 +69,24 @@ def run(timer: Timer, rules: Rules, budget_s: float, clock: Callable[[], float])
         first_s = sample()
         if first_s > LONG_CALL_S:
             rest_s = [sample() for _ in range(NUM_LONG_CALLS - 1)]
-            return Block((first_s, *rest_s), 1, (QualityFlag.FEW_CALLS,))
+            return Samples((first_s, *rest_s), 1, (QualityFlag.FEW_CALLS,))
         # A short first call warms caches and clocks up and does not count.
         samples_s = [first_s if first_s > budget_s else sample(), sample()]
         num_calls = rules.num_calls(min(samples_s))
         if num_calls == 1:
             flags = _collect(sample, samples_s, rules, is_over)
-            return Block(tuple(samples_s), 1, flags)
+            return Samples(tuple(samples_s), 1, flags)
     with timer.batch(num_calls) as sample:
         sample()
         samples_s = []
         flags = _collect(sample, samples_s, rules, is_over)
-        return Block(tuple(each_s / num_calls for each_s in samples_s), num_calls, flags)
+        return Samples(tuple(each_s / num_calls for each_s in samples_s), num_calls, flags)
 
 
 def _collect(
     sample: Callable[[], float],
     samples_s: list[float],
-    rules: Rules,
+    rules: StoppingRule,
     is_over: Callable[[float], bool],
 ) -> tuple[QualityFlag, ...]:
     """Add samples until they suffice or the budget is over."""
@@ -141,7 +141,7 @@ def _drift(samples: Sequence[float]) -> float:
 def measurement(
     task: Task,
     round_index: int,
-    block: Block,
+    block: Samples,
     *,
     flags: Sequence[QualityFlag] = (),
     telemetry: Telemetry | None = None,

@@ -23,8 +23,12 @@ from medusa_bench.results.rows import (
     drifted,
 )
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import PAPER_MODELS
-from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
+from medusa_bench.specs.paper_grid import (
+    PAPER_BATCH_SIZES,
+    PAPER_MODELS,
+    PAPER_NUM_CANDIDATES,
+    PAPER_SEQ_LENS,
+)
 
 # Ten failures in a row mean a broken environment, not ten bad points.
 MAX_FAILURES_IN_A_ROW = 10

@@ -16,23 +16,29 @@ from numpy.typing import NDArray
 
 from medusa_bench.compare import acceptance
 from medusa_bench.compare.comparisons import Comparison, best
-from medusa_bench.paper.reproduction import GPU, SIMULATED_MODEL, Cell, Predictor, Reproduction
+from medusa_bench.paper.reproduction import Cell, Predictor, Reproduction
 from medusa_bench.predict import latency
 from medusa_bench.results.rows import Timing
 from medusa_bench.specs import models, profiles
 from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import PAPER_MODELS
 from medusa_bench.specs.operators import Operator, Point, points, select
+from medusa_bench.specs.paper_grid import (
+    PAPER_BATCH_SIZES,
+    PAPER_GPU,
+    PAPER_MODELS,
+    PAPER_SEQ_LENS,
+    SIMULATED_MODEL,
+)
 from medusa_bench.specs.profiles import DeviceProfile
-from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_SEQ_LENS, Phase, Setting, settings
+from medusa_bench.specs.settings import Phase, Setting, settings
 
-PAPER_GPUS = (GPU, "a40", "a6000")
+PAPER_GPUS = (PAPER_GPU, "a40", "a6000")
 _FLAT = 1.05  # "nearly unchanged": within 5 %
 _SIMILAR = 1.5  # "very similar positions": 4 % of the four decades that the axes span
 
 
-class Verdict(StrEnum):
+class ClaimVerdict(StrEnum):
     """What became of a sentence."""
 
     REPRODUCED = "reproduced"
@@ -42,17 +48,17 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ClaimResult:
     """A sentence, its verdict, and the numbers that it rests on, in words and by name."""
 
     section: str
     sentence: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     evidence: str
     numbers: Mapping[str, float]
 
 
-def judge(reproduction: Reproduction) -> list[Finding]:
+def judge(reproduction: Reproduction) -> list[ClaimResult]:
     """Every sentence in the paper's order."""
     evidence = Evidence(reproduction)
     found = []
@@ -60,12 +66,12 @@ def judge(reproduction: Reproduction) -> list[Finding]:
         verdict, words, numbers = claim.check(evidence)
         numbers = {name: float(value) for name, value in numbers.items()}
         found.append(
-            Finding(claim.section, claim.sentence, verdict, words.format(**numbers), numbers)
+            ClaimResult(claim.section, claim.sentence, verdict, words.format(**numbers), numbers)
         )
     return found
 
 
-Judgement = tuple[Verdict, str, Mapping[str, float]]
+Judgement = tuple[ClaimVerdict, str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class Evidence:
 
     @cached_property
     def profile(self) -> DeviceProfile:
-        return profiles.load(GPU)
+        return profiles.load(PAPER_GPU)
 
     @property
     def ridge_point(self) -> float:
@@ -130,11 +136,13 @@ class Evidence:
     ) -> float:
         """Of these operators of Llama-7B together, one after the other."""
         setting = Setting(Phase.MEDUSA, batch_size, seq_len, num_candidates)
-        return float(_predict(GPU, SIMULATED_MODEL, select(operators.split()), (setting,))[0].sum())
+        return float(
+            _predict(PAPER_GPU, SIMULATED_MODEL, select(operators.split()), (setting,))[0].sum()
+        )
 
     @staticmethod
     def predicted(
-        operator: str, phase: Phase, gpu: str = GPU, model: str = SIMULATED_MODEL
+        operator: str, phase: Phase, gpu: str = PAPER_GPU, model: str = SIMULATED_MODEL
     ) -> Predicted:
         """One operator in the paper's settings of a phase, those that fit in the GPU's memory."""
         return _in_all_settings(operator, phase, gpu, model)
@@ -172,10 +180,10 @@ def _model(gpu: str) -> latency.Calibrated:
     return latency.calibrated(profiles.load(gpu), Timing.EAGER)
 
 
-def _verdict(reproduced: bool, differs: bool = False) -> Verdict:
+def _verdict(reproduced: bool, differs: bool = False) -> ClaimVerdict:
     if reproduced:
-        return Verdict.REPRODUCED
-    return Verdict.DIFFERS if differs else Verdict.NOT_REPRODUCED
+        return ClaimVerdict.REPRODUCED
+    return ClaimVerdict.DIFFERS if differs else ClaimVerdict.NOT_REPRODUCED
 
 
 def _spread(values: Iterable[float] | FloatArray) -> float:
@@ -204,7 +212,7 @@ _GROUPS = ("q", "up", "qk")
 
 def _matmuls_dominate(evidence: Evidence) -> Judgement:
     words = "no latency of any other operator is printed or modelled"
-    return Verdict.NOT_TESTED, words, {}
+    return ClaimVerdict.NOT_TESTED, words, {}
 
 
 def _clusters(evidence: Evidence) -> Judgement:
@@ -553,7 +561,7 @@ def _declines_beyond_64(evidence: Evidence) -> Judgement:
 
 
 def _aligns_with_figure_4b(evidence: Evidence) -> Judgement:
-    return Verdict.NOT_TESTED, "figure 4b's tokens per second are not among the readings", {}
+    return ClaimVerdict.NOT_TESTED, "figure 4b's tokens per second are not among the readings", {}
 
 
 def _optimal_range(evidence: Evidence) -> Judgement:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from medusa_bench.base.files import shipped
 from medusa_bench.compare import acceptance, trees
 from medusa_bench.compare.methods import METHODS, draft_model
-from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.paper import figures
-from medusa_bench.paper.reproduction import GPU, Reproduction
+from medusa_bench.paper.reproduction import Reproduction
 from medusa_bench.predict import latency
 from medusa_bench.report import comparison, roofline, style
 from medusa_bench.report.series import (
@@ -24,15 +24,15 @@ from medusa_bench.report.series import (
     of_paper_figure,
     panels,
 )
-from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Provenance, ResultPoint, Summary, Timing
 from medusa_bench.specs import models as model_specs
-from medusa_bench.specs import profiles
+from medusa_bench.specs import paper_grid, profiles
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import points, select
+from medusa_bench.specs.paper_grid import PAPER_GPU
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Setting, settings
 
@@ -103,13 +103,13 @@ def _drafts(name: str) -> Figure:
     target = model_specs.load(target_name)
     law = METHODS["draft-model"].acceptance
     assert isinstance(law, acceptance.Chain)
-    model = latency.calibrated(profiles.load(GPU))
-    contenders = [
-        Contender(draft_model(model_specs.load(draft), draft_len), law)
+    model = latency.calibrated(profiles.load(PAPER_GPU))
+    variants = [
+        Variant(draft_model(model_specs.load(draft), draft_len), law)
         for draft in drafts
         for draft_len in _DRAFT_LENS
     ]
-    rows = simulate(contenders, target, model, Dtype.FLOAT16, [(1, 1024)])
+    rows = simulate(variants, target, model, Dtype.FLOAT16, [(1, 1024)])
     readings = _draft_readings(name)
     reported = {
         draft: readings[f"{read_as} {_NAMES_IN_READINGS.get(draft, draft)}"]
@@ -126,7 +126,7 @@ def _drafts(name: str) -> Figure:
 def _draft_readings(figure: str) -> Mapping[str, Mapping[int, float]]:
     """Speedups by series and draft length: tokens per second over vanilla decoding's."""
     found: dict[str, dict[int, float]] = {}
-    path = shipped(folders.PAPER) / "figure_readings.csv"
+    path = shipped(paper_grid.RESULTS) / "figure_readings.csv"
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             vanilla = re.search(r"vanilla ([\d.]+)", row["what"])

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import shipped
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.paper.reproduction import GPU, MeasuredSpeedup, Predictor, Reproduction
+from medusa_bench.paper.reproduction import MeasuredSpeedup, Predictor, Reproduction
 from medusa_bench.report import roofline, style
 from medusa_bench.report.series import Panel, Selection, Source, of_paper_figure, panels
 from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Provenance, ResultPoint, Summary, Timing
-from medusa_bench.specs import profiles
+from medusa_bench.specs import paper_grid, profiles
+from medusa_bench.specs.paper_grid import PAPER_GPU
 
 
 def figures(
@@ -43,8 +44,8 @@ def _roofline(
     number: int, reproduction: Reproduction, measured: Sequence[Results], width: str
 ) -> Figure:
     """The printed cells, our predictions of them, and what was measured, side by side."""
-    profile = profiles.load(GPU)
-    paper = folders.load(shipped(folders.PAPER))
+    profile = profiles.load(PAPER_GPU)
+    paper = folders.load(shipped(paper_grid.RESULTS))
     device = paper.environment.device
     sources = [
         Source(device, paper.points(), profile=profile),

@@ -20,7 +20,7 @@ from medusa_bench.compare import acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel
 from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, medusa
-from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.predict import calibration_files, latency, scoring
 from medusa_bench.predict.calibration import Calibration
 from medusa_bench.predict.latency import Calibrated
@@ -28,23 +28,22 @@ from medusa_bench.predict.scoring import Score, Scored
 from medusa_bench.results import folders, tables
 from medusa_bench.results.reading import PrintedCell, Results
 from medusa_bench.results.rows import Provenance, Task, Timing
-from medusa_bench.specs import models, profiles
+from medusa_bench.specs import models, paper_grid, profiles
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import OPERATORS, Family, Operator
-from medusa_bench.specs.products import Product
-from medusa_bench.specs.settings import (
+from medusa_bench.specs.paper_grid import (
     PAPER_BATCH_SIZES,
+    PAPER_GPU,
     PAPER_NUM_CANDIDATES,
     PAPER_SEQ_LENS,
-    Phase,
-    Setting,
+    SIMULATED_MODEL,
+    SOURCE,
 )
+from medusa_bench.specs.products import Product
+from medusa_bench.specs.settings import Phase, Setting
 
-SOURCE = "arXiv 2401.10774"
-GPU = "a100-80gb-pcie"  # of tables 6 to 8 and figures 18 to 23
-SIMULATED_MODEL = "llama-7b"  # of figures 21 to 23
 NUM_FITTED = 12
 NUM_SEEDS = 20
 
@@ -254,7 +253,7 @@ def reproduce(
     harness = _harness(known)
     scores, predicted = _predictions(known, harness, num_seeds)
     cells = _cells(predicted, measured)
-    model = latency.calibrated(profiles.load(GPU), Timing.EAGER)
+    model = latency.calibrated(profiles.load(PAPER_GPU), Timing.EAGER)
     speedups = simulated_speedups(model, law)
     return Reproduction(
         cells=cells,
@@ -288,14 +287,14 @@ def _others(known: Sequence[Calibration]) -> list[Calibration]:
 
 
 def _without_paper(known: Sequence[Calibration]) -> Calibrated:
-    return latency.calibrated(profiles.load(GPU), Timing.EAGER, calibrations=_others(known))
+    return latency.calibrated(profiles.load(PAPER_GPU), Timing.EAGER, calibrations=_others(known))
 
 
 def _predictions(
     known: Sequence[Calibration], harness: Calibration, num_seeds: int
 ) -> tuple[dict[Predictor, Score], dict[Product, dict[Predictor, float]]]:
     """Scores over the 160 distinct cells, and each one's predicted latency in seconds."""
-    observed = tables.read(shipped(folders.PAPER))
+    observed = tables.read(shipped(paper_grid.RESULTS))
     others = _others(known)
     # Under no device's name its launch time is borrowed, and nothing else.
     launch_alone = replace(harness, device="", process=None)
@@ -338,7 +337,7 @@ def _cells(
 ) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     seen: set[tuple[Operator, Setting]] = set()
-    for printed in folders.load(shipped(folders.PAPER)).cells:
+    for printed in folders.load(shipped(paper_grid.RESULTS)).cells:
         point = printed.points[0]
         product = point.product
         cells.append(
@@ -417,7 +416,7 @@ def gains(cells: Sequence[Cell]) -> tuple[Gain, Gain]:
 
 
 def _shipped_rows(name: str) -> list[dict[str, str]]:
-    with (shipped(folders.PAPER) / name).open(encoding="utf-8", newline="") as file:
+    with (shipped(paper_grid.RESULTS) / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -467,9 +466,9 @@ def whole_model_overhead(shape: ModelShape, num_candidates: int = 64, seq_len: i
     """Step latency over vanilla's at batch 1 on the paper's GPU: all layers, LM head, Medusa's
     heads; kernel time, without what runs between the products."""
     (row,) = simulate(
-        [Contender(medusa(num_candidates, heads=True), acceptance.PAPER)],
+        [Variant(medusa(num_candidates, heads=True), acceptance.PAPER)],
         shape,
-        latency.calibrated(profiles.load(GPU)),
+        latency.calibrated(profiles.load(PAPER_GPU)),
         Dtype.FLOAT16,
         [(1, seq_len)],
         block=Block.FULL,
@@ -485,9 +484,9 @@ def simulated_speedups(model: latency.LatencyModel, law: AcceptanceModel) -> tup
     at all seq_lens."""
     settings = [(batch, 1024) for batch in PAPER_BATCH_SIZES]
     settings += [(4, seq_len) for seq_len in PAPER_SEQ_LENS if seq_len != 1024]
-    contenders = [Contender(medusa(count), law) for count in PAPER_NUM_CANDIDATES]
+    variants = [Variant(medusa(count), law) for count in PAPER_NUM_CANDIDATES]
     target = models.load(SIMULATED_MODEL)
-    return tuple(simulate(contenders, target, model, Dtype.FLOAT16, settings))
+    return tuple(simulate(variants, target, model, Dtype.FLOAT16, settings))
 
 
 def _step_parts(model: latency.LatencyModel) -> tuple[StepParts, ...]:

@@ -93,7 +93,7 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LossGroup:
     """Points of one phase, family and timing that lose most to the same cause."""
 
     phase: Phase
@@ -151,7 +151,7 @@ def explain(results: Results, calibrations: dict[Timing, Calibration]) -> list[E
     return sorted(explained, key=lambda each: -each.lost_s)
 
 
-def findings(explained: Sequence[Explained]) -> list[Finding]:
+def findings(explained: Sequence[Explained]) -> list[LossGroup]:
     """What groups of points lose most to, the largest loss first."""
     groups: dict[tuple[Phase, Family, Timing], list[Explained]] = {}
     for each in explained:
@@ -166,7 +166,7 @@ def findings(explained: Sequence[Explained]) -> list[Finding]:
                 shares = [each.losses_s[cause] / each.latency_s for each in chosen]
                 lost_s = sum(each.losses_s[cause] for each in chosen)
                 found.append(
-                    Finding(
+                    LossGroup(
                         phase,
                         family,
                         timing,

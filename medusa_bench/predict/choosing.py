@@ -13,7 +13,7 @@ from medusa_bench.predict.latency import Calibrated, LatencyModel, Roofline
 from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Environment, Summary, Timing
-from medusa_bench.specs import profiles
+from medusa_bench.specs import paper_grid, profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.profiles import profile_of
@@ -46,7 +46,7 @@ def model_for(
     Raises MedusaBenchError for an unknown name or a kind that there is no ground for.
     """
     path = Path(gpu)
-    if path.is_dir() or path.as_posix() == folders.PAPER:
+    if path.is_dir() or path.as_posix() == paper_grid.RESULTS:
         return _of_folder(folders.load(path), timing, kind)
     profile = profile_of(str(gpu))
     match kind:

@@ -19,6 +19,7 @@ from medusa_bench.results.rows import (
 )
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import FIGURE_SERIES
+from medusa_bench.specs.paper_grid import PAPER_GPU, PAPER_GPUS, PAPER_MODELS
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Phase
 
@@ -52,16 +53,14 @@ class PaperFigure:
 
 
 _BLOCK = ("q", "k", "v", "qk", "pv", "up", "gate", "down")
-_PAPER_GPUS = ("a100-80gb-pcie", "a40", "a6000")
-_PAPER_MODELS = ("llama-7b", "llama-13b", "llama-33b")
 PAPER_FIGURES: Mapping[int, PaperFigure] = {
     9 + 3 * gpu_index + model_index: PaperFigure(model, gpu, By.OPERATOR, _BLOCK)
-    for gpu_index, gpu in enumerate(_PAPER_GPUS)
-    for model_index, model in enumerate(_PAPER_MODELS)
+    for gpu_index, gpu in enumerate(PAPER_GPUS)
+    for model_index, model in enumerate(PAPER_MODELS)
 } | {
-    18: PaperFigure("llama-33b", _PAPER_GPUS[0], By.CANDIDATES, ("qk", "pv"), batch_size=16),
-    19: PaperFigure("llama-33b", _PAPER_GPUS[0], By.CANDIDATES, ("qk", "pv"), seq_len=1024),
-    20: PaperFigure("llama-33b", _PAPER_GPUS[0], By.CANDIDATES, ("up", "gate", "down")),
+    18: PaperFigure(PAPER_MODELS[2], PAPER_GPU, By.CANDIDATES, ("qk", "pv"), batch_size=16),
+    19: PaperFigure(PAPER_MODELS[2], PAPER_GPU, By.CANDIDATES, ("qk", "pv"), seq_len=1024),
+    20: PaperFigure(PAPER_MODELS[2], PAPER_GPU, By.CANDIDATES, ("up", "gate", "down")),
 }
 
 

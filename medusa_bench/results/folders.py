@@ -47,10 +47,10 @@ from medusa_bench.results.rows import (
     Row,
     Skip,
 )
+from medusa_bench.specs import paper_grid
 
 RUN_FILE = "run.json"
 POINTS_FILE = "points.jsonl"
-PAPER = "results/paper"
 
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.1  # a writer killed just now may hold its lock a moment longer
 _BATCH_ROWS = 1000
@@ -66,8 +66,8 @@ def load(path: str | Path) -> Results:
     where run.json is missing or damaged.
     """
     folder = Path(path)
-    if not folder.exists() and folder.as_posix() == PAPER:
-        folder = shipped(PAPER)
+    if not folder.exists() and folder.as_posix() == paper_grid.RESULTS:
+        folder = shipped(paper_grid.RESULTS)
     run = _read_run(folder)
     if run is None:
         raise InvalidFileError(

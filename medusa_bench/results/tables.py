@@ -20,6 +20,7 @@ from medusa_bench.base.files import opened, read_text
 from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Timing
+from medusa_bench.specs import paper_grid
 from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import Point
@@ -131,7 +132,7 @@ def with_gpu(observations: Observations, gpu: str | None) -> Observations:
 
 def read(path: Path) -> Observations:
     """A CSV or Parquet table, or a results folder. Raises InvalidFileError."""
-    if path.is_dir() or path.as_posix() == folders.PAPER:
+    if path.is_dir() or path.as_posix() == paper_grid.RESULTS:
         return _from_results(path)
     columns = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
     return from_columns(columns, where=str(path))

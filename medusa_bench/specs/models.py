@@ -84,8 +84,6 @@ ALIASES: Mapping[str, str] = {
     "llama-3.3-70b": "llama-3-70b",
 }
 
-PAPER_MODELS = ("llama-7b", "llama-13b", "llama-33b")
-
 _MAX_DIMENSION = 1 << 24
 
 

@@ -106,7 +106,7 @@ class DeviceProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProfileError:
     """One figure of a profile that cannot be right: where it stands, and why."""
 
     field: str
@@ -196,7 +196,7 @@ def profile_of(name: str) -> DeviceProfile:
     return load(name)
 
 
-def check(profile: DeviceProfile) -> list[Finding]:
+def check(profile: DeviceProfile) -> list[ProfileError]:
     """What in a profile contradicts itself or its architecture; empty where all holds.
 
     Recomputes each peak from SMs x clock x FLOPs per clock and SM, and the bandwidth from bus
@@ -209,7 +209,7 @@ def check(profile: DeviceProfile) -> list[Finding]:
         dense = dense_float16 and _RATE_OVER_FLOAT16.get(dtype, math.inf) * dense_float16
         if dense and per_clock > dense:
             findings.append(
-                Finding(
+                ProfileError(
                     f"flops_per_clock_per_sm.{dtype}",
                     f"{per_clock} is more than the {dense:.0f} dense FLOPs that an SM of "
                     f"{profile.architecture} does per clock"
@@ -222,7 +222,7 @@ def check(profile: DeviceProfile) -> list[Finding]:
         computed = profile.num_sms * clock_hz * per_clock
         if abs(peak / computed - 1) > _TOLERANCE:
             findings.append(
-                Finding(
+                ProfileError(
                     f"peak_tflop_per_s.{dtype}",
                     f"{peak / 1e12:.1f} is stated, but {profile.num_sms} SMs x "
                     f"{clock_hz / 1e6:.0f} MHz x {per_clock} FLOPs make {computed / 1e12:.1f}"
@@ -232,7 +232,7 @@ def check(profile: DeviceProfile) -> list[Finding]:
     bandwidth = profile.memory_bus_bits * profile.memory_data_rate_bits_per_s / 8
     if abs(profile.memory_bandwidth_bytes_per_s / bandwidth - 1) > _TOLERANCE:
         findings.append(
-            Finding(
+            ProfileError(
                 "memory.bandwidth_gb_per_s",
                 f"{profile.memory_bandwidth_bytes_per_s / 1e9:.0f} is stated, but "
                 f"{profile.memory_bus_bits} bits x "

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# The paper's appendix: 7 x 7 settings, 8 candidate counts.
-PAPER_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-PAPER_SEQ_LENS = (128, 256, 512, 1024, 2048, 4096, 8192)
-PAPER_NUM_CANDIDATES = (1, 16, 32, 48, 64, 80, 96, 112)
+from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
+
 # The candidates that every command tries unless told otherwise: large batches want few.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 

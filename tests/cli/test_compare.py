@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medusa_bench.cli import run, simulation
+from medusa_bench.cli import run
+from medusa_bench.compare import named
 from tests.builders.latencies import SmoothLatency
 
 TABLE = """\
@@ -38,7 +39,7 @@ def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> R
             for name in names
         ]
 
-    monkeypatch.setattr(simulation, "latency_models", latency_models)
+    monkeypatch.setattr(named, "latency_models", latency_models)
     monkeypatch.setenv("COLUMNS", "160")
 
     def call(*args: str) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""`compare --generate` from loading to verdict, on a tiny model with heads, a draft and lookup."""
+"""`generate` from loading to verdict, on a tiny model with heads, a draft and lookup."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medusa_bench import cli
-from medusa_bench.cli.generation import tables
+from medusa_bench.cli import generation_tables
 from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.decode.heads import files as head_files
 from medusa_bench.decode.heads.heads import MedusaHeads
-from medusa_bench.decode.study.study import Foreseen
+from medusa_bench.decode.study.study import ExpectedStep
 from tests.builders.tiny_models import tiny_llama
 
 WORDS = "<unk> sea sky sun day sand wave wind blue gold calm".split()
@@ -58,8 +58,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(files: Path, *more: str) -> list[str]:
     return [
-        "compare",
-        *("--generate", str(files / "target")),
+        "generate",
+        str(files / "target"),
         *("--prompts", str(files / "prompts.jsonl")),
         *("--max-new-tokens", "10"),
         *("--rounds", "2"),
@@ -112,7 +112,7 @@ def test_all_methods_give_the_same_text_and_every_number(
     assert [row["num_candidates"] for row in found["overheads"]] == [1, 4, 8, 16, 32, 64]
     assert "float16" in found["how"]
     assert found["expectation"][0].startswith("Expected:")
-    assert found["command"].startswith("medusa-bench compare --generate")
+    assert found["command"].startswith("medusa-bench generate ")
     assert set(found["versions"]) == {"medusa-bench", "torch", "transformers"}
 
 
@@ -126,8 +126,8 @@ def test_all_methods_give_the_same_text_and_every_number(
 )
 def test_what_is_expected_says_how_sure_that_is(step_s: float, high_s: float, words: str) -> None:
     vanilla, step = StepLatency(1, 1, 1), StepLatency(step_s, step_s, high_s)
-    rows = [Foreseen(1, None, vanilla, vanilla, 1.0), Foreseen(4, None, step, vanilla, 1.5)]
-    assert words in tables.expectation(rows)[0]
+    rows = [ExpectedStep(1, None, vanilla, vanilla, 1.0), ExpectedStep(4, None, step, vanilla, 1.5)]
+    assert words in generation_tables.expectation(rows)[0]
 
 
 def test_the_tables_name_their_sources(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +169,8 @@ def test_random_weights_take_acceptance_from_a_named_model(
     found = document(
         capsys,
         [
-            "compare",
-            *("--generate", str(files / "target")),
+            "generate",
+            str(files / "target"),
             *("--weights", "random"),
             *("--acceptance", "tokens:2"),
             *("--num-candidates", "4"),
@@ -201,3 +201,19 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     there = [str(files / one) if one in {"stranger", "heads"} else one for one in more]
     assert cli.run(arguments(files, "--rounds", "1", *there)) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_compare_generate_is_an_alias_that_says_so(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--weights", "random", "-q", "4", "--rounds", "1", "--json"]
+    assert cli.run(["compare", "--generate", str(files / "target"), *more]) == 0
+    captured = capsys.readouterr()
+    assert "a command of its own now: generate" in captured.err
+    old = json.loads(captured.out)
+    assert cli.run(["generate", str(files / "target"), *more]) == 0
+    new = json.loads(capsys.readouterr().out)
+    assert old.keys() == new.keys()
+    assert [row["num_candidates"] for row in old["overheads"]] == [1, 4]
+    two = ["compare", "--generate", str(files / "target"), "-b", "1,2"]
+    assert cli.run(two) == 2

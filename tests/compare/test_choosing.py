@@ -6,7 +6,7 @@ import pytest
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import published_acceptance, serving
-from medusa_bench.compare.choosing import Request, contenders, default_draft
+from medusa_bench.compare.choosing import Request, default_draft, variants
 from medusa_bench.compare.comparisons import Comparison, best
 from medusa_bench.compare.methods import Block
 from medusa_bench.compare.published_acceptance import find
@@ -21,7 +21,7 @@ LLAMA_3 = PRESETS["llama-3-8b"]
 
 def served(request: Request, gpu: str, batch_size: int, engine: str = "") -> list[Comparison]:
     return simulate(
-        contenders(request, LLAMA_3),
+        variants(request, LLAMA_3),
         LLAMA_3,
         model_for(gpu),
         Dtype.BFLOAT16,
@@ -98,12 +98,12 @@ def test_every_figure_of_the_library_can_be_read() -> None:
 
 
 def test_sizes_stay_where_acceptance_is_known_and_estimates_widen_the_interval() -> None:
-    chain = contenders(Request(["eagle-3"], draft_len=[2, 3]), LLAMA_3)
+    chain = variants(Request(["eagle-3"], draft_len=[2, 3]), LLAMA_3)
     assert [each.method.draft_len for each in chain] == [2, 3]
-    tree = contenders(Request(["eagle-3"]), LLAMA_3)
+    tree = variants(Request(["eagle-3"]), LLAMA_3)
     assert [each.method.num_candidates for each in tree] == [60]
     assert tree[0].acceptance_half_width > 0
-    (told,) = contenders(Request(["eagle-3"], acceptance=["eagle-3=tokens:5"]), LLAMA_3)
+    (told,) = variants(Request(["eagle-3"], acceptance=["eagle-3=tokens:5"]), LLAMA_3)
     assert told.acceptance_half_width == 0
     rows = served(Request(["eagle-3"]), "h100-sxm", 1)
     assert rows[0].interval_covers == "products, engine, acceptance"
@@ -112,18 +112,18 @@ def test_sizes_stay_where_acceptance_is_known_and_estimates_widen_the_interval()
 
 def test_nothing_near_asks_for_it_and_offers_to_solve() -> None:
     with pytest.raises(MedusaBenchError, match="No acceptance of eagle-3") as caught:
-        contenders(Request(["eagle-3"]), PRESETS["mistral-7b"])
+        variants(Request(["eagle-3"]), PRESETS["mistral-7b"])
     assert "--solve acceptance" in str(caught.value.hint)
     with pytest.raises(MedusaBenchError, match="for summary"):
-        contenders(Request(["medusa"], task="summary"), PRESETS["qwen2.5-7b"])
-    assert len(contenders(Request(["eagle-3"], solve=True), PRESETS["mistral-7b"])) == 1
+        variants(Request(["medusa"], task="summary"), PRESETS["qwen2.5-7b"])
+    assert len(variants(Request(["eagle-3"], solve=True), PRESETS["mistral-7b"])) == 1
 
 
 def test_methods_without_a_draft_remain_where_no_draft_fits() -> None:
-    names = {each.method.name for each in contenders(Request(), PRESETS["mistral-7b"])}
+    names = {each.method.name for each in variants(Request(), PRESETS["mistral-7b"])}
     assert names == {"medusa"}
     with pytest.raises(MedusaBenchError, match="No draft model"):
-        contenders(Request(["draft-model"]), PRESETS["mistral-7b"])
+        variants(Request(["draft-model"]), PRESETS["mistral-7b"])
 
 
 # --- verdicts that were published -----------------------------------------------------------------

@@ -7,19 +7,19 @@ import pytest
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.compare import acceptance, methods
 from medusa_bench.compare.comparisons import Comparison, from_dict
-from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
 
 
 def rows() -> list[Comparison]:
-    contenders = [
-        Contender(methods.medusa(16), acceptance.PAPER),
-        Contender(methods.draft_model(PRESETS["llama-68m"], 4), acceptance.Chain(0.6)),
+    variants = [
+        Variant(methods.medusa(16), acceptance.PAPER),
+        Variant(methods.draft_model(PRESETS["llama-68m"], 4), acceptance.Chain(0.6)),
     ]
     target, latency = PRESETS["llama-7b"], SmoothLatency(spread=0.1)
-    return simulate(contenders, target, latency, Dtype.FLOAT16, [(1, 128), (8, 1024)])
+    return simulate(variants, target, latency, Dtype.FLOAT16, [(1, 128), (8, 1024)])
 
 
 def test_comparison_is_read_back_as_it_was_written() -> None:

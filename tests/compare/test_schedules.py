@@ -8,20 +8,20 @@ import pytest
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.compare import acceptance, methods, schedules, simulation
 from medusa_bench.compare.comparisons import Comparison, best, by_setting
-from medusa_bench.compare.schedules import Engine, Schedule, Span
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.schedules import Schedule, ServingEngine, Span
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
 
 MIXED = Schedule((Span(1, 4, 5), Span(5, 9, 0), Span(10, 31, 3), Span(32, 64, 0)))
 ENGINES = [
-    (Engine.VLLM, "draft-model"),
-    (Engine.TENSORRT_LLM, "eagle-3"),
-    (Engine.SGLANG, "eagle-3"),
-    (Engine.LLAMA_CPP, "draft-model"),
-    (Engine.LLAMA_CPP, "prompt-lookup"),
-    (Engine.JSON, "medusa"),
+    (ServingEngine.VLLM, "draft-model"),
+    (ServingEngine.TENSORRT_LLM, "eagle-3"),
+    (ServingEngine.SGLANG, "eagle-3"),
+    (ServingEngine.LLAMA_CPP, "draft-model"),
+    (ServingEngine.LLAMA_CPP, "prompt-lookup"),
+    (ServingEngine.JSON, "medusa"),
 ]
 
 
@@ -32,7 +32,7 @@ MIXED_PROBABILITY = 0.15  # pays at small batch sizes alone
 def rows(probability: float) -> list[Comparison]:
     model = acceptance.Chain(probability)
     return simulation.simulate(
-        [Contender(methods.draft_model(PRESETS["llama-160m"], n), model) for n in range(1, 9)],
+        [Variant(methods.draft_model(PRESETS["llama-160m"], n), model) for n in range(1, 9)],
         PRESETS["llama-7b"],
         SmoothLatency(launch_s=5e-6),
         Dtype.FLOAT16,
@@ -44,7 +44,7 @@ def rows(probability: float) -> list[Comparison]:
 @pytest.mark.parametrize("probability", [0.02, MIXED_PROBABILITY, 0.8])
 @pytest.mark.parametrize(("engine", "method"), ENGINES)
 def test_a_schedule_read_back_and_replayed_is_never_worse_than_always_on_or_off(
-    probability: float, engine: Engine, method: str
+    probability: float, engine: ServingEngine, method: str
 ) -> None:
     simulated = rows(probability)
     written = schedules.write(schedules.plan(simulated), engine, method, "target", "draft")
@@ -93,13 +93,15 @@ def test_tolerance_gives_fewer_spans_and_gives_up_no_more_than_it_says(probabili
 
 
 @pytest.mark.parametrize(("engine", "method"), ENGINES)
-def test_spans_that_go_off_and_on_again_survive_every_form(engine: Engine, method: str) -> None:
+def test_spans_that_go_off_and_on_again_survive_every_form(
+    engine: ServingEngine, method: str
+) -> None:
     written = schedules.write(MIXED, engine, method, "target", "draft")
     assert schedules.read(written, where="here") == MIXED
 
 
 def test_vllms_form() -> None:
-    written = json.loads(schedules.write(MIXED, Engine.VLLM, "eagle-3", "target", "draft"))
+    written = json.loads(schedules.write(MIXED, ServingEngine.VLLM, "eagle-3", "target", "draft"))
     assert written == {
         "method": "eagle3",
         "model": "draft",
@@ -109,7 +111,7 @@ def test_vllms_form() -> None:
 
 
 def test_tensorrt_llms_form() -> None:
-    written = schedules.write(MIXED, Engine.TENSORRT_LLM, "mtp", "target")
+    written = schedules.write(MIXED, ServingEngine.TENSORRT_LLM, "mtp", "target")
     assert "decoding_type: MTP\n" in written
     assert "draft_len_schedule: {4: 5, 9: 0, 31: 3, 64: 0}\n" in written
     implicit = "max_batch_size: 64\nspeculative_config:\n  draft_len_schedule: {4: 5, 31: 3}\n"
@@ -117,18 +119,18 @@ def test_tensorrt_llms_form() -> None:
 
 
 def test_sglang_and_llama_cpp_launch_without_speculation_where_it_is_off() -> None:
-    sglang = schedules.write(MIXED, Engine.SGLANG, "eagle-3", "target", "draft").splitlines()
+    sglang = schedules.write(MIXED, ServingEngine.SGLANG, "eagle-3", "target", "draft").splitlines()
     off = sglang[sglang.index("# batch sizes 32 to 64: no speculation") + 1]
     assert off == "python3 -m sglang.launch_server --model-path target --max-running-requests 64"
     assert '  "10": {"candidate_steps": [3]}' in sglang
-    llama = schedules.write(MIXED, Engine.LLAMA_CPP, "draft-model", "t.gguf", "d.gguf")
+    llama = schedules.write(MIXED, ServingEngine.LLAMA_CPP, "draft-model", "t.gguf", "d.gguf")
     assert "llama-server -m t.gguf -np 31 -md d.gguf --draft-max 3 --draft-min 0\n" in llama
     assert "llama-server -m t.gguf -np 64\n" in llama
 
 
 def test_an_engine_without_the_method_is_an_error_that_names_those_it_has() -> None:
     with pytest.raises(MedusaBenchError) as caught:
-        schedules.write(MIXED, Engine.SGLANG, "prompt-lookup", "target")
+        schedules.write(MIXED, ServingEngine.SGLANG, "prompt-lookup", "target")
     assert caught.value.hint is not None
     assert "eagle-3" in caught.value.hint
 

@@ -11,7 +11,7 @@ from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block
 from medusa_bench.compare.serving import EngineCost, Known, Launches, Parameter, Steps
 from medusa_bench.compare.serving_fit import Evidence
-from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
@@ -30,20 +30,20 @@ def engine(launches: Launches, layer_s: float, step_s: float, draft_pass_s: floa
 
 
 def rows(cost: EngineCost, block: Block = Block.FULL, batch_size: int = 2) -> list[Comparison]:
-    contenders = [
-        Contender(methods.vanilla(), acceptance.Constant(1.0)),
-        Contender(methods.draft_model(DRAFT, 3), acceptance.Chain(0.6)),
+    variants = [
+        Variant(methods.vanilla(), acceptance.Constant(1.0)),
+        Variant(methods.draft_model(DRAFT, 3), acceptance.Chain(0.6)),
     ]
     settings = [(batch_size, 1024)]
     latency = SmoothLatency(spread=0.1)
-    return simulate(contenders, TARGET, latency, Dtype.FLOAT16, settings, engine=cost, block=block)
+    return simulate(variants, TARGET, latency, Dtype.FLOAT16, settings, engine=cost, block=block)
 
 
 def products_s() -> tuple[float, float, float]:
     """Of a vanilla pass, of a verification of 4 tokens, of a drafting pass."""
     vanilla, drafted = rows(serving.NO_ENGINE)
     (verified,) = simulate(
-        [Contender(methods.medusa(4), acceptance.PAPER)],
+        [Variant(methods.medusa(4), acceptance.PAPER)],
         TARGET,
         SmoothLatency(),
         Dtype.FLOAT16,
@@ -95,7 +95,7 @@ def test_interval_of_a_served_speedup_is_the_engines_and_vanilla_has_none() -> N
 
 def test_lookups_that_find_nothing_leave_their_sequences_vanilla() -> None:
     cost = engine(Launches.GRAPHS, 0.0, 1e-3, 0.0)
-    lookup = Contender(methods.prompt_lookup(3), acceptance.Survival((0.2, 0.1, 0.0)))
+    lookup = Variant(methods.prompt_lookup(3), acceptance.Survival((0.2, 0.1, 0.0)))
     share = 0.2 + 0.35 * 0.8
     (row,) = simulate(
         [lookup], TARGET, SmoothLatency(), Dtype.FLOAT16, [(2, 1024)], engine=cost, block=Block.FULL

@@ -22,36 +22,36 @@ from medusa_bench.compare.comparisons import (
     compare_generation,
 )
 from medusa_bench.compare.methods import Block
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.predict.latency import LatencyModel, calibrated
 from medusa_bench.results.rows import Provenance, Timing
 from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
-from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
+from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
 from tests.builders.latencies import FREE_VERIFICATION, LinearInRows, SmoothLatency
 
 TARGET, DRAFT = PRESETS["llama-7b"], PRESETS["llama-68m"]
 SETTINGS = [(b, s) for b in PAPER_BATCH_SIZES for s in PAPER_SEQ_LENS]
 
 
-def medusa(*counts: int, model: acceptance.AcceptanceModel = acceptance.PAPER) -> list[Contender]:
-    return [Contender(methods.medusa(count), model) for count in counts]
+def medusa(*counts: int, model: acceptance.AcceptanceModel = acceptance.PAPER) -> list[Variant]:
+    return [Variant(methods.medusa(count), model) for count in counts]
 
 
-def chain(probability: float, *lengths: int) -> list[Contender]:
+def chain(probability: float, *lengths: int) -> list[Variant]:
     model = acceptance.Chain(probability)
-    return [Contender(methods.draft_model(DRAFT, length), model) for length in lengths]
+    return [Variant(methods.draft_model(DRAFT, length), model) for length in lengths]
 
 
 def simulate(
-    contenders: list[Contender],
+    variants: list[Variant],
     latency: LatencyModel | None = None,
     settings: list[tuple[int, int]] | None = None,
     **options: object,
 ) -> list[Comparison]:
     return simulation.simulate(
-        contenders, TARGET, latency or SmoothLatency(), Dtype.FLOAT16, settings or SETTINGS,
+        variants, TARGET, latency or SmoothLatency(), Dtype.FLOAT16, settings or SETTINGS,
         **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -168,11 +168,11 @@ def test_tokens_per_second_need_the_whole_model() -> None:
 
 
 def test_break_even_is_the_last_batch_that_pays() -> None:
-    contenders = medusa(64, 112)
-    rows = simulate(contenders, settings=[(b, 1024) for b in (1, 4, 16, 64)])
-    (end,) = break_even(rows, lambda tried: simulate(contenders, settings=tried))
+    variants = medusa(64, 112)
+    rows = simulate(variants, settings=[(b, 1024) for b in (1, 4, 16, 64)])
+    (end,) = break_even(rows, lambda tried: simulate(variants, settings=tried))
     batches = list(range(1, 65))
-    all_rows = simulate(contenders, settings=[(b, 1024) for b in batches])
+    all_rows = simulate(variants, settings=[(b, 1024) for b in batches])
     fastest = {b: best(r).speedup for (b, _), r in by_setting(all_rows).items()}
     assert end.last_paying_batch == max(b for b in batches if fastest[b] > 1)
     assert 4 < end.last_paying_batch < 64
@@ -273,10 +273,8 @@ def test_speedup_falls_with_batch_and_with_longer_sequences_at_batch_4(
 def test_figure_7s_best_draft_length_for_the_68m_draft_is_found(papers: LatencyModel) -> None:
     default = methods.METHODS["draft-model"]
     assert default.acceptance is not None
-    contenders = [
-        Contender(methods.draft_model(DRAFT, n), default.acceptance) for n in default.sizes
-    ]
-    rows = simulate(contenders, papers, [(1, 1024)], block=Block.FULL)
+    variants = [Variant(methods.draft_model(DRAFT, n), default.acceptance) for n in default.sizes]
+    rows = simulate(variants, papers, [(1, 1024)], block=Block.FULL)
     assert best(rows).draft_len == 4
 
 

@@ -8,7 +8,7 @@ import pytest
 from medusa_bench.compare import acceptance, methods, studies
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison, shown_seq_len
-from medusa_bench.compare.simulation import Contender, simulate
+from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.compare.studies import Study
 from medusa_bench.compare.verdicts import verdict
 from medusa_bench.specs.dtypes import Dtype
@@ -19,7 +19,7 @@ from tests.builders.latencies import SmoothLatency
 def rows(
     counts: tuple[int, ...] = (8, 16, 32), seq_lens: tuple[int, ...] = (1024,)
 ) -> list[Comparison]:
-    variants = [Contender(methods.medusa(count), acceptance.PAPER) for count in counts]
+    variants = [Variant(methods.medusa(count), acceptance.PAPER) for count in counts]
     settings = list(product((1, 4), seq_lens))
     return simulate(variants, PRESETS["llama-7b"], SmoothLatency(), Dtype.FLOAT16, settings)
 

@@ -6,7 +6,7 @@ from functools import partial
 from medusa_bench.compare import acceptance, methods, simulation
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import StepLatency
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.compare.verdicts import verdict
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
@@ -16,10 +16,10 @@ TARGET = PRESETS["llama-7b"]
 
 
 def sentences(model: acceptance.AcceptanceModel, spread: float = 0.0, *counts: int) -> str:
-    contenders = [Contender(methods.medusa(count), model) for count in counts or (16, 64)]
+    variants = [Variant(methods.medusa(count), model) for count in counts or (16, 64)]
     latency = SmoothLatency(spread=spread)
     settings = [(batch_size, 1024) for batch_size in (1, 4, 16, 64)]
-    at = partial(simulation.simulate, contenders, TARGET, latency, Dtype.FLOAT16)
+    at = partial(simulation.simulate, variants, TARGET, latency, Dtype.FLOAT16)
     rows = at(settings)
     ends = break_even(rows, at)
     return "\n".join(verdict(rows, ends))
@@ -46,8 +46,8 @@ def test_verdict_says_when_nothing_pays() -> None:
 
 def test_verdict_warns_of_cliffs() -> None:
     stairs = {16: 1.0, 24: 1.0, 32: 1.5, 40: 1.5}
-    contenders = [Contender(methods.medusa(count), acceptance.PAPER) for count in stairs]
-    rows = simulation.simulate(contenders, TARGET, SmoothLatency(), Dtype.FLOAT16, [(1, 1024)])
+    variants = [Variant(methods.medusa(count), acceptance.PAPER) for count in stairs]
+    rows = simulation.simulate(variants, TARGET, SmoothLatency(), Dtype.FLOAT16, [(1, 1024)])
     steps = [
         replace(row, step=StepLatency(s, s, s), vanilla=StepLatency(1.0, 1.0, 1.0))
         for row, s in zip(rows, stairs.values(), strict=True)

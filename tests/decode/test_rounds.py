@@ -25,8 +25,15 @@ from medusa_bench.decode.study.operator_times import (
     verification,
 )
 from medusa_bench.decode.study.overheads import time_overheads
-from medusa_bench.decode.study.rounds import Entrant, Played, Question
-from medusa_bench.decode.study.study import Foreseen, HeadsTimes, Study, best, draft_times, foresee
+from medusa_bench.decode.study.rounds import BatchRun, GeneratedVariant, Question
+from medusa_bench.decode.study.study import (
+    ExpectedStep,
+    GenerationStudy,
+    HeadsTimes,
+    best,
+    draft_times,
+    predict_speedups,
+)
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
@@ -51,12 +58,15 @@ def output(
 
 
 def test_a_rate_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
-    played = [Played("m", 0, (0,), output([4, 4], 1.0)), Played("m", 0, (1,), output([1] * 8, 7.0))]
-    assert rounds.decode_tokens_per_s(played) == 2.0  # 16 / 8, not (8 + 8 / 7) / 2
+    runs = [
+        BatchRun("m", 0, (0,), output([4, 4], 1.0)),
+        BatchRun("m", 0, (1,), output([1] * 8, 7.0)),
+    ]
+    assert rounds.decode_tokens_per_s(runs) == 2.0  # 16 / 8, not (8 + 8 / 7) / 2
     questions = [Question((1, 2, 3)), Question((1,))]
     generation = rounds.generation(
-        Entrant("m", lambda _: output([1], 1.0)),
-        played,
+        GeneratedVariant("m", lambda _: output([1], 1.0)),
+        runs,
         questions,
         model="tiny",
         device="here",
@@ -71,15 +81,15 @@ def test_a_rate_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
 
 
 def test_survival_counts_steps_that_accept_at_least_so_many() -> None:
-    assert rounds.survival([Played("m", 0, (0,), output([1, 2, 3, 3], 1.0))]) == (0.75, 0.5)
+    assert rounds.survival([BatchRun("m", 0, (0,), output([1, 2, 3, 3], 1.0))]) == (0.75, 0.5)
 
 
 def test_joules_per_token_need_a_counter_and_every_batch() -> None:
     two = ((1, 2, 3, 4),)
-    played = [Played("m", 0, (0,), output([3], 1.0, sequences=two), energy_j=8.0)]
-    assert rounds.joules_per_token(played) == 2.0
-    played.append(Played("m", 0, (0,), output([3], 1.0, sequences=two)))
-    assert rounds.joules_per_token(played) is None
+    runs = [BatchRun("m", 0, (0,), output([3], 1.0, sequences=two), energy_j=8.0)]
+    assert rounds.joules_per_token(runs) == 2.0
+    runs.append(BatchRun("m", 0, (0,), output([3], 1.0, sequences=two)))
+    assert rounds.joules_per_token(runs) is None
 
 
 def test_a_batch_is_of_one_category() -> None:
@@ -90,36 +100,38 @@ def test_a_batch_is_of_one_category() -> None:
 def test_every_entrant_answers_every_batch_once_a_round_in_shuffled_order() -> None:
     calls: list[tuple[str, int]] = []
 
-    def entrant(name: str) -> Entrant:
+    def variant(name: str) -> GeneratedVariant:
         def answer(prompts: rounds.Texts) -> Output:
             calls.append((name, len(prompts)))
             return output([1], 1.0)
 
-        return Entrant(name, answer)
+        return GeneratedVariant(name, answer)
 
-    entrants = [entrant(name) for name in "xyz"]
+    variants = [variant(name) for name in "xyz"]
     questions = [Question((1,))] * 5
     joules = itertools.count(0.0, 1.5)
-    played = list(
-        rounds.play(entrants, questions, rounds=4, batch_size=2, energy_j=lambda: next(joules))
+    runs = list(
+        rounds.run_rounds(
+            variants, questions, rounds=4, batch_size=2, energy_j=lambda: next(joules)
+        )
     )
-    assert len(played) == 4 * 3 * 3
-    assert len(calls) == len(played) + 3  # each was warmed up once, not counted
+    assert len(runs) == 4 * 3 * 3
+    assert len(calls) == len(runs) + 3  # each was warmed up once, not counted
     for name in "xyz":
-        own = [(one.round_index, one.questions) for one in played if one.entrant == name]
+        own = [(one.round_index, one.questions) for one in runs if one.variant == name]
         assert own == list(itertools.product(range(4), [(0, 1), (2, 3), (4,)]))
-    orders = {tuple(one.entrant for one in played[i : i + 3]) for i in range(0, len(played), 3)}
+    orders = {tuple(one.variant for one in runs[i : i + 3]) for i in range(0, len(runs), 3)}
     assert len(orders) > 2
-    assert {one.energy_j for one in played} == {1.5}
+    assert {one.energy_j for one in runs} == {1.5}
 
 
 def test_the_first_difference_comes_with_the_logit_gap(model: DecoderModel) -> None:
     prompt = [1, 2, 3]
     (text,) = Engine(model).generate([prompt], Vanilla(), max_new_tokens=6).sequences
     other = (*text[:3], (text[3] + 1) % 29, *text[4:])
-    baseline = [Played("vanilla", 0, (0,), output([1], 1.0, sequences=(text,)))]
-    played = [Played("m", 0, (0,), output([1], 1.0, sequences=(other,)))]
-    (difference,) = rounds.differences(played, baseline, [Question(tuple(prompt))], model)
+    baseline = [BatchRun("vanilla", 0, (0,), output([1], 1.0, sequences=(text,)))]
+    runs = [BatchRun("m", 0, (0,), output([1], 1.0, sequences=(other,)))]
+    (difference,) = rounds.differences(runs, baseline, [Question(tuple(prompt))], model)
     assert (difference.position, difference.token) == (3, other[3])
     logits = model.model(torch.tensor([[*prompt, *text[:3]]])).logits[0, -1].detach()
     assert difference.logit_gap == pytest.approx(
@@ -205,7 +217,7 @@ def test_a_machine_that_slows_down_widens_the_interval(model: DecoderModel) -> N
     operators = times.operators_s(4)
     assert (operators.low_s, operators.latency_s, operators.high_s) == (1, 1, 2)
     assert times.simulated(1) == StepLatency(19, 19, 38)
-    one, four = foresee(times, [1, 4], HeadAccuracy(((0.5,),)), heads_s=19.0)
+    one, four = predict_speedups(times, [1, 4], HeadAccuracy(((0.5,),)), heads_s=19.0)
     assert four.step == StepLatency(38, 38, 57)
     # 1.5 tokens a step over an overhead of 2; either step may be at either pace.
     assert four.speedup == 0.75
@@ -244,27 +256,27 @@ def test_timing_leaves_the_model_as_it_was(model: DecoderModel) -> None:
 def test_a_count_that_pays_is_recommended_and_none_where_none_does(model: DecoderModel) -> None:
     times = ticking(model)
     rates = HeadAccuracy(((0.5, 0.2), (0.4, 0.1)))
-    one, four = foresee(times, [1, 4], rates, heads_s=0.0)
+    one, four = predict_speedups(times, [1, 4], rates, heads_s=0.0)
     # On this clock products cost the same over 1 and 4 tokens.
     assert (one.speedup, four.overhead) == (1, 1)
     assert four.acceleration_rate == pytest.approx(1 + 0.5 + 0.2 + 0.5 * 0.4)
     assert best([one, four]) is four
     base_s = one.step.latency_s
-    _, dear = foresee(times, [1, 4], rates, heads_s=base_s)
+    _, dear = predict_speedups(times, [1, 4], rates, heads_s=base_s)
     assert dear.overhead == 2
     assert best([one, dear]) is None
     assert four.speedup_interval == pytest.approx((1.9, 1.9))  # a steady machine
-    assert best([Foreseen(4, None, four.step, four.step, None)]) is None
+    assert best([ExpectedStep(4, None, four.step, four.step, None)]) is None
 
 
-def study(model: DecoderModel, **changes: Any) -> Study:
+def study(model: DecoderModel, **changes: Any) -> GenerationStudy:
     questions = [
         Question((1, 2, 3, 1, 2), "copying"),
         Question((7, 8), "writing"),
         Question((5, 6, 5, 6, 5), "copying"),
     ]
     settings = {"device": "here", "dtype": Dtype.FLOAT32, "how": "tested", "text": "three prompts"}
-    return Study(
+    return GenerationStudy(
         Engine(model, clock=changes.pop("clock", itertools.count().__next__)),
         SHAPE,
         questions,
@@ -276,11 +288,11 @@ def study(model: DecoderModel, **changes: Any) -> Study:
 @pytest.fixture(scope="module")
 def rows(model: DecoderModel) -> Iterator[list[Any]]:
     here = study(model)
-    entrants = [here.entrant(Vanilla()), here.library(), here.entrant(Lookup(3))]
-    played = list(here.play(entrants, 2))
+    variants = [here.variant(Vanilla()), here.library(), here.variant(Lookup(3))]
+    runs = list(here.run_rounds(variants, 2))
     yield here.rows(
-        entrants,
-        played,
+        variants,
+        runs,
         times=ticking(model, here.typical_seq_len()),
         drafting_s={"vanilla": 0.0, "prompt lookup": 0.5},
         rates={"prompt lookup": 1.25},

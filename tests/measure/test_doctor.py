@@ -11,9 +11,9 @@ from medusa_bench import cli
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.measure import doctor
 from medusa_bench.measure.doctor import (
+    Check,
     Checkup,
     DeviceReport,
-    Finding,
     GpuFacts,
     HostFacts,
     Severity,
@@ -43,7 +43,7 @@ def test_a_quiet_machine_has_no_findings() -> None:
     assert list(doctor.nvml_findings("", has_gpu=True)) == []
 
 
-def only(findings: Sequence[Finding]) -> Finding:
+def only(findings: Sequence[Check]) -> Check:
     (finding,) = findings
     assert finding.message.endswith(".")
     assert finding.remedy

@@ -11,7 +11,7 @@ import torch
 
 from medusa_bench.measure import kernels
 from medusa_bench.measure.kernels import Call, WrongResultError
-from medusa_bench.measure.measurer import MAX_TRIES, Measurer, Watch
+from medusa_bench.measure.measurer import MAX_TRIES, DeviceMonitor, Measurer
 from medusa_bench.measure.operands import (
     RESULT,
     STORAGE,
@@ -20,7 +20,7 @@ from medusa_bench.measure.operands import (
     Rotation,
     rhs_is_transposed,
 )
-from medusa_bench.measure.stopping import Rules
+from medusa_bench.measure.stopping import StoppingRule
 from medusa_bench.results.rows import Environment, Measurement, QualityFlag, Task, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -199,7 +199,7 @@ class FakeDevice:
     roof_quantile = 0.5
     roof_budget_s = 0.15
     load_s = 2.0
-    rules: ClassVar = {timing: Rules(tolerance=0.01, batch_s=0.0) for timing in Timing}
+    rules: ClassVar = {timing: StoppingRule(tolerance=0.01, batch_s=0.0) for timing in Timing}
     environment = Environment("fake", "cpu", 1 << 30)
 
     def available_bytes(self) -> int | None:
@@ -234,8 +234,8 @@ class FakeDevice:
             yield sample
 
     @contextmanager
-    def watch(self) -> Iterator[Watch]:
-        watch = Watch()
+    def watch(self) -> Iterator[DeviceMonitor]:
+        watch = DeviceMonitor()
         yield watch
         self.num_blocks += 1
         if self.num_blocks <= self.throttled_blocks:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medusa_bench.measure import stopping
-from medusa_bench.measure.stopping import Block, Rules
+from medusa_bench.measure.stopping import Samples, StoppingRule
 from medusa_bench.results.rows import MAX_SAMPLES, QualityFlag, Task, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
-GPU_KERNEL = Rules(tolerance=0.01, batch_s=2e-3)
-EAGER = Rules(tolerance=0.01, batch_s=0.0)
+GPU_KERNEL = StoppingRule(tolerance=0.01, batch_s=2e-3)
+EAGER = StoppingRule(tolerance=0.01, batch_s=0.0)
 TASK = Task(Product(1, 1, 16, 16), Dtype.FLOAT32, Timing.KERNEL)
 
 
@@ -52,7 +52,7 @@ class FakeTimer:
             self.num_open -= 1
 
 
-def run(timer: FakeTimer, rules: Rules = GPU_KERNEL, budget_s: float = 0.05) -> Block:
+def run(timer: FakeTimer, rules: StoppingRule = GPU_KERNEL, budget_s: float = 0.05) -> Samples:
     block = stopping.run(timer, rules, budget_s, timer.clock)
     assert timer.num_open == 0
     return block
@@ -168,7 +168,7 @@ def test_the_interval_covers_the_true_median_in_95_of_100_cases() -> None:
 
 
 def test_a_row_holds_quartiles_and_counts_every_call() -> None:
-    block = Block(tuple(1e-6 * n for n in range(1, 102)), calls_per_sample=20)
+    block = Samples(tuple(1e-6 * n for n in range(1, 102)), calls_per_sample=20)
     row = stopping.measurement(TASK, 1, block, flags=(QualityFlag.CONTENDED,), started_at_s=7.0)
     assert row.latency_s == pytest.approx(51e-6)
     assert row.min_s == 1e-6
@@ -180,13 +180,13 @@ def test_a_row_holds_quartiles_and_counts_every_call() -> None:
 
 @pytest.mark.parametrize("num_samples", [3, 63, 64, 65, 1000])
 def test_at_most_64_samples_are_kept_in_order_of_time(num_samples: int) -> None:
-    block = Block(tuple(float(n) for n in range(1, num_samples + 1)), 1)
+    block = Samples(tuple(float(n) for n in range(1, num_samples + 1)), 1)
     kept = stopping.measurement(TASK, 0, block).samples_s
     assert min(num_samples, MAX_SAMPLES // 2) <= len(kept) <= MAX_SAMPLES
     assert list(kept) == sorted(kept)
 
 
 def test_a_quantile_of_zero_is_the_fastest_call() -> None:
-    block = Block((3.0, 1.0, 2.0), 1)
+    block = Samples((3.0, 1.0, 2.0), 1)
     assert stopping.quantile_s(block, 0.0) == 1.0
     assert stopping.quantile_s(block, 0.5) == 2.0

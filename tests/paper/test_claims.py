@@ -7,7 +7,7 @@ import pytest
 from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.paper import claims
 from medusa_bench.paper import reproduction as paper
-from medusa_bench.paper.claims import Finding, Verdict
+from medusa_bench.paper.claims import ClaimResult, ClaimVerdict
 from medusa_bench.paper.reproduction import Cell, Reproduction
 
 
@@ -17,49 +17,51 @@ def ours() -> Reproduction:
 
 
 @pytest.fixture(scope="module")
-def judged(ours: Reproduction) -> list[Finding]:
+def judged(ours: Reproduction) -> list[ClaimResult]:
     return claims.judge(ours)
 
 
-def named(found: list[Finding], words: str) -> Finding:
+def named(found: list[ClaimResult], words: str) -> ClaimResult:
     return next(finding for finding in found if words in finding.sentence)
 
 
-def test_every_sentence_is_judged_with_its_numbers(judged: list[Finding]) -> None:
+def test_every_sentence_is_judged_with_its_numbers(judged: list[ClaimResult]) -> None:
     assert [finding.sentence for finding in judged] == [c.sentence for c in claims.CLAIMS]
     for finding in judged:
         assert finding.evidence
-        assert finding.numbers or finding.verdict is Verdict.NOT_TESTED
+        assert finding.numbers or finding.verdict is ClaimVerdict.NOT_TESTED
         assert "{" not in finding.evidence
 
 
 @pytest.mark.parametrize(
     ("words", "verdict"),
     [
-        ("44x FLOP/s", Verdict.REPRODUCED),
-        ("41x Operational Intensity", Verdict.REPRODUCED),
-        ("Increasing the batch size does not improve", Verdict.REPRODUCED),
-        ("shift from a memory-bandwidth-bound region", Verdict.REPRODUCED),
-        ("beyond 64, the speedup starts to decline", Verdict.REPRODUCED),
-        ("optimal number of candidate tokens remains relatively", Verdict.REPRODUCED),
-        ("acc_rate = 0.477 log", Verdict.DIFFERS),
-        ("when the batch size exceeds 32", Verdict.DIFFERS),
-        ("significantly limited by memory bandwidth", Verdict.DIFFERS),
-        ("Figure 4(b)", Verdict.NOT_TESTED),
+        ("44x FLOP/s", ClaimVerdict.REPRODUCED),
+        ("41x Operational Intensity", ClaimVerdict.REPRODUCED),
+        ("Increasing the batch size does not improve", ClaimVerdict.REPRODUCED),
+        ("shift from a memory-bandwidth-bound region", ClaimVerdict.REPRODUCED),
+        ("beyond 64, the speedup starts to decline", ClaimVerdict.REPRODUCED),
+        ("optimal number of candidate tokens remains relatively", ClaimVerdict.REPRODUCED),
+        ("acc_rate = 0.477 log", ClaimVerdict.DIFFERS),
+        ("when the batch size exceeds 32", ClaimVerdict.DIFFERS),
+        ("significantly limited by memory bandwidth", ClaimVerdict.DIFFERS),
+        ("Figure 4(b)", ClaimVerdict.NOT_TESTED),
     ],
 )
-def test_verdicts_of_sentences(judged: list[Finding], words: str, verdict: Verdict) -> None:
+def test_verdicts_of_sentences(
+    judged: list[ClaimResult], words: str, verdict: ClaimVerdict
+) -> None:
     assert named(judged, words).verdict is verdict
 
 
-def test_decode_attention_never_reaches_the_ridge(judged: list[Finding]) -> None:
+def test_decode_attention_never_reaches_the_ridge(judged: list[ClaimResult]) -> None:
     numbers = named(judged, "significantly limited by memory bandwidth").numbers
     assert numbers["below_ridge"] == numbers["num_points"] == 49
     assert numbers["highest"] < 1
     assert numbers["ridge_point"] == pytest.approx(312e12 / 1.935e12)
 
 
-def test_table_8_bends_at_the_ridge(judged: list[Finding]) -> None:
+def test_table_8_bends_at_the_ridge(judged: list[ClaimResult]) -> None:
     numbers = named(judged, "shift from a memory-bandwidth-bound region").numbers
     assert numbers["below"] + numbers["above"] == 56
     assert numbers["slope_below"] == pytest.approx(1, abs=0.1)
@@ -79,23 +81,23 @@ def changed(reproduction: Reproduction, table: int, **fields: float) -> Reproduc
 
 def test_another_printed_rate_is_no_44x(ours: Reproduction) -> None:
     found = claims.judge(changed(ours, 6, flops_per_s=40e12))
-    assert named(found, "44x FLOP/s").verdict is not Verdict.REPRODUCED
-    assert named(found, "41x Operational Intensity").verdict is Verdict.REPRODUCED
+    assert named(found, "44x FLOP/s").verdict is not ClaimVerdict.REPRODUCED
+    assert named(found, "41x Operational Intensity").verdict is ClaimVerdict.REPRODUCED
 
 
 def test_another_printed_intensity_is_no_flat_column(ours: Reproduction) -> None:
     found = claims.judge(changed(ours, 7, operational_intensity=45.0))
     sentence = "Increasing the batch size does not improve"
-    assert named(found, sentence).verdict is Verdict.NOT_REPRODUCED
+    assert named(found, sentence).verdict is ClaimVerdict.NOT_REPRODUCED
 
 
 def test_free_candidates_never_decline(ours: Reproduction) -> None:
     """Were Medusa's steps as fast as vanilla ones, the most candidates would be the best."""
     rows = tuple(replace(row, step=row.vanilla) for row in ours.speedups)
     found = claims.judge(replace(ours, speedups=rows))
-    assert named(found, "beyond 64").verdict is Verdict.NOT_REPRODUCED
-    assert named(found, "benefits decrease").verdict is Verdict.NOT_REPRODUCED
-    assert named(found, "when the batch size exceeds 32").verdict is Verdict.NOT_REPRODUCED
+    assert named(found, "beyond 64").verdict is ClaimVerdict.NOT_REPRODUCED
+    assert named(found, "benefits decrease").verdict is ClaimVerdict.NOT_REPRODUCED
+    assert named(found, "when the batch size exceeds 32").verdict is ClaimVerdict.NOT_REPRODUCED
 
 
 def test_speedups_that_fall_only_beyond_batch_32_are_as_the_paper_says(ours: Reproduction) -> None:
@@ -106,4 +108,4 @@ def test_speedups_that_fall_only_beyond_batch_32_are_as_the_paper_says(ours: Rep
         for row in ours.speedups
     )
     found = claims.judge(replace(ours, speedups=rows))
-    assert named(found, "when the batch size exceeds 32").verdict is Verdict.REPRODUCED
+    assert named(found, "when the batch size exceeds 32").verdict is ClaimVerdict.REPRODUCED

@@ -16,6 +16,7 @@ from medusa_bench.report import style
 from medusa_bench.report.series import PAPER_FIGURES
 from medusa_bench.results import folders
 from medusa_bench.results.rows import Provenance
+from medusa_bench.specs import paper_grid
 from tests.builders.results import fake_results
 from tools import gallery, readme
 
@@ -71,7 +72,7 @@ def test_rooflines_are_predicted_where_nothing_was_measured_and_say_so() -> None
 
 
 def test_measured_results_take_the_place_of_predictions(tmp_path: Path) -> None:
-    environment = folders.load(shipped(folders.PAPER)).environment
+    environment = folders.load(shipped(paper_grid.RESULTS)).environment
     measured = fake_results(tmp_path / "fake", environment=environment)
     with style.applied():
         figure = figure_list.draw("9", [measured])

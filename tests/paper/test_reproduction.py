@@ -11,9 +11,10 @@ from medusa_bench.paper.reproduction import Predictor, Reproduction
 from medusa_bench.results import folders
 from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Grid, Timing
-from medusa_bench.specs import models, operators
+from medusa_bench.specs import models, operators, paper_grid
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.settings import PAPER_NUM_CANDIDATES, Phase
+from medusa_bench.specs.paper_grid import PAPER_NUM_CANDIDATES
+from medusa_bench.specs.settings import Phase
 from tests.builders.samples import ENVIRONMENT, measured, tasks
 
 LAUNCH_S = 10e-6
@@ -120,7 +121,7 @@ def test_measured_speedup_is_rate_over_measured_overhead(ours: Reproduction) -> 
 
 def test_results_that_were_not_measured_are_refused() -> None:
     with pytest.raises(MedusaBenchError, match="holds reported results"):
-        reproduction.reproduce([folders.load(folders.PAPER)], num_seeds=1)
+        reproduction.reproduce([folders.load(paper_grid.RESULTS)], num_seeds=1)
 
 
 def test_speedup_divides_to_the_printed_one_in_every_row_of_table_4(ours: Reproduction) -> None:
@@ -175,4 +176,4 @@ def test_parts_of_a_vanilla_step_sum_to_1_and_of_medusas_to_its_overhead(
 
 def test_only_shipped_files_are_read(ours: Reproduction, reference_dir: Path) -> None:
     shipped = {path.name for path in (reference_dir / "paper").iterdir()}
-    assert shipped <= {path.name for path in folders.load(folders.PAPER).path.iterdir()}
+    assert shipped <= {path.name for path in folders.load(paper_grid.RESULTS).path.iterdir()}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from medusa_bench.compare import acceptance, methods, simulation, trees
 from medusa_bench.compare.comparisons import Comparison, StepLatency, best, by_setting
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.report import comparison
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
@@ -18,10 +18,10 @@ COUNTS = (8, 16, 24, 32)
 
 
 def medusa_rows(spread: float = 0.1, rate: float = 0.3) -> list[Comparison]:
-    contenders = [Contender(methods.medusa(n), acceptance.LogLaw(rate)) for n in COUNTS]
+    variants = [Variant(methods.medusa(n), acceptance.LogLaw(rate)) for n in COUNTS]
     settings = [(batch_size, seq_len) for seq_len in (128, 4096) for batch_size in (1, 8, 64)]
     latency = SmoothLatency(spread=spread)
-    return simulation.simulate(contenders, PRESETS["llama-7b"], latency, Dtype.FLOAT16, settings)
+    return simulation.simulate(variants, PRESETS["llama-7b"], latency, Dtype.FLOAT16, settings)
 
 
 def texts(figure: Figure, panel: int) -> list[str]:
@@ -63,13 +63,13 @@ def test_curves_are_the_rows_and_reported_points_stand_beside_them() -> None:
 
 
 def test_draft_grid_names_the_best_length_of_each_draft() -> None:
-    contenders = [
-        Contender(methods.draft_model(PRESETS[name], n), acceptance.Chain(0.6))
+    variants = [
+        Variant(methods.draft_model(PRESETS[name], n), acceptance.Chain(0.6))
         for name in ("llama-68m", "llama-160m")
         for n in range(1, 9)
     ]
     rows = simulation.simulate(
-        contenders, PRESETS["llama-7b"], SmoothLatency(), Dtype.FLOAT16, [(1, 1024)],
+        variants, PRESETS["llama-7b"], SmoothLatency(), Dtype.FLOAT16, [(1, 1024)],
         block=methods.Block.FULL,
     )  # fmt: skip
     legend = comparison.draft_grid(rows, title="t").axes[0].get_legend()

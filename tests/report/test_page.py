@@ -15,7 +15,7 @@ from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.compare import acceptance, studies, trees
 from medusa_bench.compare.comparisons import best, by_setting, cliffs
 from medusa_bench.compare.methods import draft_model, medusa
-from medusa_bench.compare.simulation import Contender
+from medusa_bench.compare.simulation import Variant
 from medusa_bench.predict.latency import calibrated
 from medusa_bench.report import page
 from medusa_bench.report.page_data import Folder
@@ -23,7 +23,7 @@ from medusa_bench.results import folders as result_folders
 from medusa_bench.results.flags import WORDS
 from medusa_bench.results.reading import Results, export_rows
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Timing
-from medusa_bench.specs import models, operators, profiles
+from medusa_bench.specs import models, operators, paper_grid, profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.settings import Phase
 from tests.builders import browser, samples
@@ -53,7 +53,7 @@ def write(path: Path, *sources: Results) -> Path:
 
 @pytest.fixture(scope="module")
 def paper() -> Results:
-    return result_folders.load(result_folders.PAPER)
+    return result_folders.load(paper_grid.RESULTS)
 
 
 @pytest.fixture(scope="module")
@@ -316,13 +316,11 @@ def test_missing_library_is_said_in_a_sentence(
 @pytest.fixture(scope="module")
 def study() -> studies.Study:
     target = models.PRESETS["llama-7b"]
-    contenders = [Contender(medusa(n), acceptance.PAPER) for n in (1, 16, 64, 112)]
-    contenders.append(
-        Contender(draft_model(models.PRESETS["llama-68m"], 4), acceptance.Chain(0.578))
-    )
+    variants = [Variant(medusa(n), acceptance.PAPER) for n in (1, 16, 64, 112)]
+    variants.append(Variant(draft_model(models.PRESETS["llama-68m"], 4), acceptance.Chain(0.578)))
     settings = [(b, s) for s in (256, 1024) for b in (1, 8, 64)]
     latency = calibrated(profiles.load("a100-80gb-pcie"))
-    return studies.simulated(contenders, target, latency, Dtype.FLOAT16, settings)
+    return studies.simulated(variants, target, latency, Dtype.FLOAT16, settings)
 
 
 @pytest.fixture(scope="module")
@@ -490,9 +488,9 @@ def test_command_writes_a_page_of_folders_and_documents(
     document = tmp_path / "compare.json"
     document.write_text(json.dumps({"comparisons": [row.as_dict() for row in study.rows]}))
     output = tmp_path / "report.html"
-    arguments = ["report", result_folders.PAPER, str(document), "-m", "llama-7b", "-o", str(output)]
+    arguments = ["report", paper_grid.RESULTS, str(document), "-m", "llama-7b", "-o", str(output)]
     assert cli.run(arguments) == 0
     text = html.unescape(output.read_text())
-    assert f"medusa-bench report {result_folders.PAPER} {document} -m llama-7b -o {output}" in text
+    assert f"medusa-bench report {paper_grid.RESULTS} {document} -m llama-7b -o {output}" in text
     assert "NVIDIA A100 80GB PCIe (reported)" in text
     assert f"Wrote {output}" in capsys.readouterr().err

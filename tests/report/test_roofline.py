@@ -51,7 +51,8 @@ from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from medusa_bench.specs.operators import OPERATORS, Point, points
-from medusa_bench.specs.settings import PAPER_BATCH_SIZES, PAPER_SEQ_LENS, Phase, settings
+from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
+from medusa_bench.specs.settings import Phase, settings
 
 A100 = profiles.load("a100-80gb-pcie")
 SYNTHETIC = replace(A100, name="synthetic", device_names=("Synthetic",), l2_bytes=1)

@@ -206,15 +206,15 @@ def found_only() -> list[Change]:
 
 
 def test_the_papers_full_grid_is_11760_points_of_2835_tasks() -> None:
-    from medusa_bench.specs import models, settings
+    from medusa_bench.specs import models, paper_grid
 
     grid = Grid(
-        tuple(models.PRESETS[name] for name in models.PAPER_MODELS),
+        tuple(models.PRESETS[name] for name in paper_grid.PAPER_MODELS),
         operators.OPERATORS,
         tuple(Phase),
-        settings.PAPER_BATCH_SIZES,
-        settings.PAPER_SEQ_LENS,
-        settings.PAPER_NUM_CANDIDATES,
+        paper_grid.PAPER_BATCH_SIZES,
+        paper_grid.PAPER_SEQ_LENS,
+        paper_grid.PAPER_NUM_CANDIDATES,
         GRID.dtypes,
         GRID.timings,
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.cli import run
-from medusa_bench.specs import models
+from medusa_bench.specs import paper_grid
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS, ModelShape
 from medusa_bench.specs.operators import (
@@ -29,7 +29,7 @@ MISTRAL = PRESETS["mistral-7b"]
 FLOAT16 = Dtype.FLOAT16
 
 sizes = st.integers(1, 512)
-paper_shapes = st.sampled_from([PRESETS[name] for name in models.PAPER_MODELS])
+paper_shapes = st.sampled_from([PRESETS[name] for name in paper_grid.PAPER_MODELS])
 any_shapes = st.sampled_from(list(PRESETS.values()))
 any_settings = st.builds(
     lambda phase, b, s, q: Setting(phase, b, s, q if phase is Phase.MEDUSA else 1),
@@ -187,7 +187,7 @@ def test_a_linear_operator_in_decode_does_not_depend_on_seq_len() -> None:
 
 def test_the_papers_grid_is_11760_logical_points_and_2835_distinct_products() -> None:
     logical = points(
-        [PRESETS[name] for name in models.PAPER_MODELS], OPERATORS, settings(), [FLOAT16]
+        [PRESETS[name] for name in paper_grid.PAPER_MODELS], OPERATORS, settings(), [FLOAT16]
     )
     assert len(logical) == 11760
     assert len({point.product for point in logical}) == 2835

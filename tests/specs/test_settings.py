@@ -2,7 +2,8 @@
 
 import pytest
 
-from medusa_bench.specs.settings import PAPER_NUM_CANDIDATES, Phase, Setting, settings
+from medusa_bench.specs.paper_grid import PAPER_NUM_CANDIDATES
+from medusa_bench.specs.settings import Phase, Setting, settings
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Accepted:
     """Per sequence: the last accepted node (b,), and the token that follows it (b,)."""
 
     nodes: Tensor
@@ -44,7 +44,7 @@ class AcceptanceRule(Protocol):
         """The next token (b,) after logits (b, vocab)."""
         ...
 
-    def judge(self, proposal: Proposal, logits: Tensor) -> Verdict:
+    def judge(self, proposal: Proposal, logits: Tensor) -> Accepted:
         """Hold a proposal against the model's logits (b, q, vocab)."""
         ...
 
@@ -59,12 +59,12 @@ class Greedy:
     def choose(self, logits: Tensor) -> Tensor:
         return logits.argmax(dim=-1)
 
-    def judge(self, proposal: Proposal, logits: Tensor) -> Verdict:
+    def judge(self, proposal: Proposal, logits: Tensor) -> Accepted:
         best = logits.argmax(dim=-1)
         layout = proposal.layout
         agrees = proposal.tokens[:, 1:] == best[:, layout.parent_nodes]
         nodes = _deepest(agrees, layout)
-        return Verdict(nodes, best.gather(1, nodes[:, None])[:, 0])
+        return Accepted(nodes, best.gather(1, nodes[:, None])[:, 0])
 
 
 class Rejection:
@@ -89,7 +89,7 @@ class Rejection:
     def sample(self, probs: Tensor) -> Tensor:
         return torch.multinomial(probs, 1, generator=self.generator)[:, 0]
 
-    def judge(self, proposal: Proposal, logits: Tensor) -> Verdict:
+    def judge(self, proposal: Proposal, logits: Tensor) -> Accepted:
         if not proposal.layout.is_chain:
             raise MedusaBenchError(
                 "Rejection sampling is for chains, and this method proposes a tree.",
@@ -100,7 +100,7 @@ class Rejection:
         batch_size, draft_len = drafted.shape
         if not draft_len:
             nodes = torch.zeros(batch_size, dtype=torch.long, device=logits.device)
-            return Verdict(nodes, self.sample(probs[:, 0]))
+            return Accepted(nodes, self.sample(probs[:, 0]))
         named = drafted != NO_TOKEN
         index = drafted.clamp(min=0)[..., None]
         draft_probs = proposal.draft_probs
@@ -118,7 +118,7 @@ class Rejection:
         residual = (last - rejected).clamp(min=0)
         # All accepted: the last distribution itself. Equal but for rounding: likewise.
         whole = (nodes == draft_len) | (residual.sum(dim=-1) <= 0)
-        return Verdict(nodes, self.sample(torch.where(whole[:, None], last, residual)))
+        return Accepted(nodes, self.sample(torch.where(whole[:, None], last, residual)))
 
 
 class Typical:
@@ -141,7 +141,7 @@ class Typical:
     def choose(self, logits: Tensor) -> Tensor:
         return logits.argmax(dim=-1)
 
-    def judge(self, proposal: Proposal, logits: Tensor) -> Verdict:
+    def judge(self, proposal: Proposal, logits: Tensor) -> Accepted:
         layout = proposal.layout
         log_probs = torch.log_softmax(logits.float() / self.temperature, dim=-1)
         entropy = torch.special.entr(log_probs.exp()).sum(dim=-1)
@@ -155,7 +155,7 @@ class Typical:
         # Of paths of the same length the most probable one.
         nodes = _deepest(accepts, layout, drafted_log_probs)
         rows = torch.arange(len(nodes), device=logits.device)
-        return Verdict(nodes, logits[rows, nodes].argmax(dim=-1))
+        return Accepted(nodes, logits[rows, nodes].argmax(dim=-1))
 
 
 def _deepest(accepts: Tensor, layout: TreeLayout, log_probs: Tensor | None = None) -> Tensor:

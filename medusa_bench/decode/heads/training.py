@@ -41,7 +41,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class TrainingCurve:
     """The state of training after a step: per head, from the first."""
 
     step: int
@@ -55,7 +55,7 @@ class Trained:
     """Heads, how they came about, and the text that was kept from them."""
 
     heads: MedusaHeads
-    curves: tuple[Curve, ...]
+    curves: tuple[TrainingCurve, ...]
     held_out: Texts
 
     @property
@@ -141,9 +141,9 @@ def _token_ids(heads: MedusaHeads) -> Tensor:
     return heads.token_ids
 
 
-def _curve(heads: MedusaHeads, losses: Tensor, held_out: Texts, step: int) -> Curve:
+def _curve(heads: MedusaHeads, losses: Tensor, held_out: Texts, step: int) -> TrainingCurve:
     measured = ranks(heads, held_out, text="held out")
-    return Curve(
+    return TrainingCurve(
         step,
         tuple(losses.tolist()),
         *(
@@ -222,7 +222,7 @@ class _Work:
         self._losses.clear()
         return mean
 
-    def save(self, path: Path, identity: dict[str, Any], curves: list[Curve]) -> None:
+    def save(self, path: Path, identity: dict[str, Any], curves: list[TrainingCurve]) -> None:
         # By way of memory: torch.save hides a full disk behind an error of its own.
         content = io.BytesIO()
         torch.save(
@@ -239,7 +239,7 @@ class _Work:
         )
         write_whole(path, content.getvalue())
 
-    def resume(self, path: Path, identity: dict[str, Any]) -> list[Curve]:
+    def resume(self, path: Path, identity: dict[str, Any]) -> list[TrainingCurve]:
         """Go on from a checkpoint if there is one; the curves so far."""
         if not path.exists():
             return []
@@ -257,4 +257,4 @@ class _Work:
         self._schedule.load_state_dict(saved["schedule"])
         self.step = saved["step"]
         self._losses = saved["losses"]
-        return [Curve(**curve) for curve in saved["curves"]]
+        return [TrainingCurve(**curve) for curve in saved["curves"]]

@@ -1,4 +1,4 @@
-"""What verifying so many candidates costs: generated steps, beside what operators foresee.
+"""What verifying so many candidates costs: generated steps, beside what operators predict_speedups.
 
 Both are timed in turn, round by round, each number of candidates for one step: a machine that is
 slower for a while is slower for all of them.
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from medusa_bench.decode.study.arbitrary_tokens import Filler
 from medusa_bench.decode.study.operator_times import ModelTimes
-from medusa_bench.decode.study.study import Study
+from medusa_bench.decode.study.study import GenerationStudy
 
 
 class Rounds(Protocol):
@@ -55,7 +55,7 @@ def num_steps(counts: Collection[int]) -> int:
 
 
 def time_overheads(
-    study: Study,
+    study: GenerationStudy,
     times: ModelTimes,
     counts: Sequence[int],
     *,

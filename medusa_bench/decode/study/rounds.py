@@ -31,7 +31,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class GeneratedVariant:
     """A method, ready to answer a batch of prompts."""
 
     name: str
@@ -44,10 +44,10 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """One batch of one round by one entrant."""
+class BatchRun:
+    """One batch of one round by one variant."""
 
-    entrant: str
+    variant: str
     round_index: int
     questions: tuple[int, ...]  # which of the questions, in the order of the output's sequences
     output: Output
@@ -65,31 +65,31 @@ def batches(questions: Sequence[Question], batch_size: int) -> list[tuple[int, .
     ]
 
 
-def play(
-    entrants: Sequence[Entrant],
+def run_rounds(
+    variants: Sequence[GeneratedVariant],
     questions: Sequence[Question],
     *,
     rounds: int,
     batch_size: int = 1,
     seed: int = 0,
     energy_j: Callable[[], float | None] = lambda: None,
-) -> Iterator[Played]:
-    """Every batch by every entrant, round by round; entrants in another order for each batch, so
+) -> Iterator[BatchRun]:
+    """Every batch by every variant, round by round; variants in another order for each batch, so
     that a machine that slows down slows all of them. A first batch, not counted, warms each up."""
     dice = random.Random(seed)
     groups = batches(questions, batch_size)
     first = [questions[index].token_ids for index in groups[0]]
-    for entrant in entrants:
-        entrant.answer(first)
+    for variant in variants:
+        variant.answer(first)
     for round_index in range(rounds):
         for group in groups:
             prompts = [questions[index].token_ids for index in group]
-            for entrant in dice.sample(entrants, len(entrants)):
+            for variant in dice.sample(variants, len(variants)):
                 before_j = energy_j()
-                output = entrant.answer(prompts)
+                output = variant.answer(prompts)
                 after_j = energy_j()
                 spent_j = None if before_j is None or after_j is None else after_j - before_j
-                yield Played(entrant.name, round_index, group, output, spent_j)
+                yield BatchRun(variant.name, round_index, group, output, spent_j)
 
 
 def library_answer(
@@ -168,8 +168,8 @@ def _until_eos(tokens: Sequence[int], eos_token_ids: Collection[int]) -> tuple[i
 
 
 def generation(
-    entrant: Entrant,
-    played: Sequence[Played],
+    variant: GeneratedVariant,
+    runs: Sequence[BatchRun],
     questions: Sequence[Question],
     *,
     model: str,
@@ -179,33 +179,31 @@ def generation(
     how: str,
     text: str,
 ) -> Generation:
-    """All batches of an entrant as one record: sums, whatever their number."""
-    outputs = [one.output for one in played]
+    """All batches of an variant as one record: sums, whatever their number."""
+    outputs = [one.output for one in runs]
     steps = [step for output in outputs for step in output.steps]
     sequence_steps = sum(len(step.rows) for step in steps)
     return Generation(
-        method=entrant.name,
+        method=variant.name,
         model=model,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
-        seq_len=round(
-            sum(cached_tokens(one, questions) for one in played) / max(1, sequence_steps)
-        ),
-        num_candidates=entrant.num_candidates,
+        seq_len=round(sum(cached_tokens(one, questions) for one in runs) / max(1, sequence_steps)),
+        num_candidates=variant.num_candidates,
         num_tokens=sum(output.num_tokens for output in outputs),
         num_steps=len(steps),
         num_sequence_steps=sequence_steps,
         decode_s=sum(output.decode_s for output in outputs),
         latency_source=how,
         acceptance_source=text,
-        draft=entrant.draft,
-        draft_len=entrant.draft_len,
-        lossless=entrant.lossless,
+        draft=variant.draft,
+        draft_len=variant.draft_len,
+        lossless=variant.lossless,
     )
 
 
-def cached_tokens(one: Played, questions: Sequence[Question]) -> int:
+def cached_tokens(one: BatchRun, questions: Sequence[Question]) -> int:
     """Tokens in the cache before a step, summed over steps and the sequences taking part."""
     lengths = [len(questions[index].token_ids) for index in one.questions]
     total = 0
@@ -216,35 +214,35 @@ def cached_tokens(one: Played, questions: Sequence[Question]) -> int:
     return total
 
 
-def survival(played: Sequence[Played]) -> tuple[float, ...]:
+def survival(runs: Sequence[BatchRun]) -> tuple[float, ...]:
     """[d - 1]: the share of steps that accepted at least d proposed tokens."""
-    accepted = [count for one in played for step in one.output.steps for count in step.accepted]
+    accepted = [count for one in runs for step in one.output.steps for count in step.accepted]
     return tuple(
         sum(count >= depth for count in accepted) / len(accepted)
         for depth in range(1, max(accepted, default=0) + 1)
     )
 
 
-def joules_per_token(played: Sequence[Played]) -> float | None:
+def joules_per_token(runs: Sequence[BatchRun]) -> float | None:
     """Prefill included, for it cannot be told apart; None where the device does not tell."""
-    spent = [one.energy_j for one in played]
-    tokens = sum(len(text) for one in played for text in one.output.sequences)
+    spent = [one.energy_j for one in runs]
+    tokens = sum(len(text) for one in runs for text in one.output.sequences)
     if not tokens or any(value is None for value in spent):
         return None
     return sum(value for value in spent if value is not None) / tokens
 
 
-def decode_tokens_per_s(played: Sequence[Played]) -> float:
+def decode_tokens_per_s(runs: Sequence[BatchRun]) -> float:
     """Tokens of all decoding steps over their time; prefill and its token are left out."""
-    seconds = sum(one.output.decode_s for one in played)
-    return sum(one.output.num_tokens for one in played) / seconds if seconds else 0.0
+    seconds = sum(one.output.decode_s for one in runs)
+    return sum(one.output.num_tokens for one in runs) / seconds if seconds else 0.0
 
 
-def speedups_by_round(played: Sequence[Played], baseline: Sequence[Played]) -> list[float]:
+def speedups_by_round(runs: Sequence[BatchRun], baseline: Sequence[BatchRun]) -> list[float]:
     """Tokens per second over the baseline's in the same round."""
-    rounds = sorted({one.round_index for one in played})
+    rounds = sorted({one.round_index for one in runs})
     return [
-        decode_tokens_per_s([one for one in played if one.round_index == index])
+        decode_tokens_per_s([one for one in runs if one.round_index == index])
         / decode_tokens_per_s([one for one in baseline if one.round_index == index])
         for index in rounds
     ]
@@ -262,15 +260,15 @@ class Difference:
 
 
 def differences(
-    played: Sequence[Played],
-    baseline: Sequence[Played],
+    runs: Sequence[BatchRun],
+    baseline: Sequence[BatchRun],
     questions: Sequence[Question],
     model: DecoderModel,
 ) -> list[Difference]:
     """The first departure of each text from the baseline's, of the first round."""
     expected = _texts(baseline)
     found = []
-    for question, text in sorted(_texts(played).items()):
+    for question, text in sorted(_texts(runs).items()):
         reference = expected[question]
         position = next(
             (
@@ -290,10 +288,10 @@ def differences(
     return found
 
 
-def _texts(played: Sequence[Played]) -> dict[int, tuple[int, ...]]:
+def _texts(runs: Sequence[BatchRun]) -> dict[int, tuple[int, ...]]:
     return {
         question: text
-        for one in played
+        for one in runs
         if one.round_index == 0
         for question, text in zip(one.questions, one.output.sequences, strict=True)
     }

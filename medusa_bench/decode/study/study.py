@@ -1,7 +1,7 @@
-"""One comparison by generation, from a loaded model to rows: foresee, generate, set side by side.
+"""One comparison by generation: expect, generate, set side by side.
 
-Foreseen (simulated) and generated rows are the same record; between them stands a gap, split into
-the operators, the rest of the model, drafting, and the engine's own time.
+What is expected (simulated) and what is generated are the same record; between them stands a gap,
+split into the operators, the rest of the model, drafting, and the engine's own time.
 """
 
 import random
@@ -38,7 +38,7 @@ from medusa_bench.decode.methods.medusa import Heads
 from medusa_bench.decode.methods.speculative import Speculative
 from medusa_bench.decode.study import rounds
 from medusa_bench.decode.study.operator_times import ModelTimes
-from medusa_bench.decode.study.rounds import Difference, Entrant, Played, Question
+from medusa_bench.decode.study.rounds import BatchRun, Difference, GeneratedVariant, Question
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
@@ -48,7 +48,7 @@ Rates = HeadAccuracy | JointFrequency
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class ExpectedStep:
     """What a Medusa step of so many candidates is expected to cost and to bring, before any."""
 
     num_candidates: int
@@ -86,9 +86,9 @@ class Foreseen:
         }
 
 
-def foresee(
+def predict_speedups(
     times: ModelTimes, counts: Sequence[int], rates: Rates | None, heads_s: float
-) -> list[Foreseen]:
+) -> list[ExpectedStep]:
     """Overheads at each count from what was timed alone, and speedups where accuracies are known.
 
     `times` must hold 1 and every count; heads_s is what the heads take, paid beyond 1 candidate.
@@ -103,11 +103,11 @@ def foresee(
             )
         tree = grow(rates, count) if rates else None
         rate = expected_tokens(tree, rates) if rates and tree else None
-        found.append(Foreseen(count, tree, step, vanilla, rate))
+        found.append(ExpectedStep(count, tree, step, vanilla, rate))
     return found
 
 
-def best(foreseen: Sequence[Foreseen]) -> Foreseen | None:
+def best(foreseen: Sequence[ExpectedStep]) -> ExpectedStep | None:
     """The count that is expected to pay most; None where none is expected to."""
     paying = [(row.speedup, -row.num_candidates, row) for row in foreseen if row.speedup]
     if not paying:
@@ -243,7 +243,7 @@ class Row:
 
 
 @dataclass
-class Study:
+class GenerationStudy:
     """An engine, prompts, and how they are to be run."""
 
     engine: Engine
@@ -260,7 +260,7 @@ class Study:
     rule: Callable[[], AcceptanceRule] | None = None
     energy_j: Callable[[], float | None] = lambda: None
 
-    def entrant(
+    def variant(
         self,
         method: DecodingMethod,
         *,
@@ -268,7 +268,7 @@ class Study:
         draft: str = "",
         rule: Callable[[], AcceptanceRule] | None = None,
         lossless: bool = True,
-    ) -> Entrant:
+    ) -> GeneratedVariant:
         """A method of this engine, made ready; `rule` where it is not the study's."""
         make_rule = rule or self.rule
 
@@ -282,9 +282,11 @@ class Study:
             )
 
         draft_len = method.draft_len if isinstance(method, Speculative) else None
-        return Entrant(name or method.name, answer, draft, draft_len, method.max_nodes, lossless)
+        return GeneratedVariant(
+            name or method.name, answer, draft, draft_len, method.max_nodes, lossless
+        )
 
-    def library(self) -> Entrant:
+    def library(self) -> GeneratedVariant:
         """transformers' generate(), greedy."""
         model = self.engine.model
         answer = rounds.library_answer(
@@ -293,12 +295,14 @@ class Study:
             eos_token_ids=self.eos_token_ids,
             context_limit=model.context_limit,
         )
-        return Entrant("generate()", answer, is_library=True)
+        return GeneratedVariant("generate()", answer, is_library=True)
 
-    def play(self, entrants: Sequence[Entrant], num_rounds: int) -> Iterator[Played]:
+    def run_rounds(
+        self, variants: Sequence[GeneratedVariant], num_rounds: int
+    ) -> Iterator[BatchRun]:
         """Batches as they are done."""
-        return rounds.play(
-            entrants,
+        return rounds.run_rounds(
+            variants,
             self.questions,
             rounds=num_rounds,
             batch_size=self.batch_size,
@@ -316,40 +320,40 @@ class Study:
 
     def rows(
         self,
-        entrants: Sequence[Entrant],
-        played: Sequence[Played],
+        variants: Sequence[GeneratedVariant],
+        runs: Sequence[BatchRun],
         *,
         times: ModelTimes | None = None,
         drafting_s: Mapping[str, float] | None = None,
         rates: Mapping[str, float] | None = None,
         rate_source: str = "",
     ) -> list[Row]:
-        """One row for each entrant; the first is the baseline.
+        """One row for each variant; the first is the baseline.
 
-        drafting_s: by entrant, what proposing takes where it was timed alone; without it, or where
-        `times` lacks the entrant's candidates, no simulated row. rates: acceleration rates that
-        were expected, by entrant; otherwise a simulated row takes the generated one.
+        drafting_s: by variant, what proposing takes where it was timed alone; without it, or where
+        `times` lacks the variant's candidates, no simulated row. rates: acceleration rates that
+        were expected, by variant; otherwise a simulated row takes the generated one.
         """
-        by_entrant = {
-            entrant.name: [one for one in played if one.entrant == entrant.name]
-            for entrant in entrants
+        by_variant = {
+            variant.name: [one for one in runs if one.variant == variant.name]
+            for variant in variants
         }
-        baseline = by_entrant[entrants[0].name]
-        base = self._generation(entrants[0], baseline)
+        baseline = by_variant[variants[0].name]
+        base = self._generation(variants[0], baseline)
         found = []
-        for entrant in entrants:
-            own = by_entrant[entrant.name]
-            generation = self._generation(entrant, own)
+        for variant in variants:
+            own = by_variant[variant.name]
+            generation = self._generation(variant, own)
             generated = compare_generation(generation, base, step_spread_s=self._half_spread_s(own))
             sampled = self.rule is not None
             simulated = None
-            if times and drafting_s and entrant.name in drafting_s and not entrant.is_library:
+            if times and drafting_s and variant.name in drafting_s and not variant.is_library:
                 simulated = self._simulated(
                     generated,
                     own,
                     times,
-                    drafting_s=drafting_s[entrant.name],
-                    expected_rate=(rates or {}).get(entrant.name),
+                    drafting_s=drafting_s[variant.name],
+                    expected_rate=(rates or {}).get(variant.name),
                     rate_source=rate_source,
                 )
             found.append(
@@ -358,7 +362,7 @@ class Study:
                     tokens_per_s=rounds.decode_tokens_per_s(own),
                     prefill_s=sum(one.output.prefill_s for one in own) / len(own),
                     speedups=tuple(rounds.speedups_by_round(own, baseline)),
-                    survival=() if entrant.is_library else rounds.survival(own),
+                    survival=() if variant.is_library else rounds.survival(own),
                     num_texts=len(self.questions),
                     differences=()
                     if sampled
@@ -368,19 +372,19 @@ class Study:
                     by_category=self._by_category(own, baseline),
                     joules_per_token=rounds.joules_per_token(own),
                     simulated=simulated,
-                    gap=_gap(own, times, drafting_s[entrant.name])
+                    gap=_gap(own, times, drafting_s[variant.name])
                     if simulated and times and drafting_s
                     else None,
-                    is_library=entrant.is_library,
+                    is_library=variant.is_library,
                     sampled=sampled,
                 )
             )
         return found
 
-    def _generation(self, entrant: Entrant, played: Sequence[Played]) -> Generation:
+    def _generation(self, variant: GeneratedVariant, runs: Sequence[BatchRun]) -> Generation:
         generation = rounds.generation(
-            entrant,
-            played,
+            variant,
+            runs,
             self.questions,
             model=self.shape.name,
             device=self.device,
@@ -389,17 +393,17 @@ class Study:
             how=self.how,
             text=self.text,
         )
-        steps = [step for one in played for step in one.output.steps]
+        steps = [step for one in runs for step in one.output.steps]
         # Lookup verifies fewer where it finds fewer: what it did verify, on average.
         return replace(
             generation,
             num_candidates=round(sum(step.num_nodes for step in steps) / max(1, len(steps))),
         )
 
-    def _half_spread_s(self, played: Sequence[Played]) -> float:
+    def _half_spread_s(self, runs: Sequence[BatchRun]) -> float:
         by_round = []
-        for index in sorted({one.round_index for one in played}):
-            own = [one.output for one in played if one.round_index == index]
+        for index in sorted({one.round_index for one in runs}):
+            own = [one.output for one in runs if one.round_index == index]
             steps = sum(len(output.steps) for output in own)
             by_round.append(sum(output.decode_s for output in own) / max(1, steps))
         return (max(by_round) - min(by_round)) / 2
@@ -407,14 +411,14 @@ class Study:
     def _simulated(
         self,
         generated: Comparison,
-        played: Sequence[Played],
+        runs: Sequence[BatchRun],
         times: ModelTimes,
         *,
         drafting_s: float,
         expected_rate: float | None,
         rate_source: str,
     ) -> Comparison | None:
-        steps = [step for one in played for step in one.output.steps]
+        steps = [step for one in runs for step in one.output.steps]
         verify = times.mean(Counter(step.num_nodes for step in steps)) if steps else None
         vanilla = times.mean({1: 1})
         if verify is None or vanilla is None:
@@ -435,14 +439,14 @@ class Study:
         )
 
     def _by_category(
-        self, played: Sequence[Played], baseline: Sequence[Played]
+        self, runs: Sequence[BatchRun], baseline: Sequence[BatchRun]
     ) -> tuple[CategoryRow, ...]:
         categories = dict.fromkeys(question.category for question in self.questions)
         found = []
         for category in categories:
             own, base = (
                 [one for one in side if self.questions[one.questions[0]].category == category]
-                for side in (played, baseline)
+                for side in (runs, baseline)
             )
             steps = sum(one.output.num_sequence_steps for one in own)
             base_tokens_per_s = rounds.decode_tokens_per_s(base)
@@ -460,9 +464,9 @@ class Study:
         return tuple(found)
 
 
-def _gap(played: Sequence[Played], times: ModelTimes, drafting_s: float) -> Gap | None:
+def _gap(runs: Sequence[BatchRun], times: ModelTimes, drafting_s: float) -> Gap | None:
     """Means over the steps; None where passes were not split into operators and the rest."""
-    steps = [step for one in played for step in one.output.steps]
+    steps = [step for one in runs for step in one.output.steps]
     operators_s = rest_s = verify_s = draft_s = 0.0
     for step in steps:
         share = times.operators_share(step.num_nodes)
@@ -472,7 +476,7 @@ def _gap(played: Sequence[Played], times: ModelTimes, drafting_s: float) -> Gap 
         rest_s += step.verify_s * (1 - share) - times.rest_s(step.num_nodes).latency_s
         verify_s += step.verify_s
         draft_s += step.draft_s
-    decode_s = sum(one.output.decode_s for one in played)
+    decode_s = sum(one.output.decode_s for one in runs)
     return Gap(
         operators_s=operators_s / len(steps),
         rest_s=rest_s / len(steps),

@@ -7,10 +7,10 @@ from medusa_bench.cli import console
 
 if TYPE_CHECKING:
     from medusa_bench.decode.study.overheads import OverheadRow
-    from medusa_bench.decode.study.study import Foreseen, Row
+    from medusa_bench.decode.study.study import ExpectedStep, Row
 
 
-def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
+def expectation(foreseen: "Sequence[ExpectedStep]") -> list[str]:
     """What to expect, before anything is generated."""
     from medusa_bench.decode.study.study import best
 
@@ -27,7 +27,7 @@ def expectation(foreseen: "Sequence[Foreseen]") -> list[str]:
     ]
 
 
-def foreseen(rows: "Sequence[Foreseen]") -> Any:
+def foreseen(rows: "Sequence[ExpectedStep]") -> Any:
     """What each number of candidates is expected to cost and to bring."""
     cells = [
         [
@@ -222,16 +222,16 @@ def _difference_table(rows: "Sequence[Row]") -> Any:
 
 def verdict(rows: "Sequence[Row]") -> list[str]:
     """What the rounds say: does anything pay, and is vanilla itself a fair baseline?"""
-    contenders = [row for row in rows[1:] if not row.is_library]
+    variants = [row for row in rows[1:] if not row.is_library]
     words = [
         f"vanilla: {row.tokens_per_s and rows[0].tokens_per_s / row.tokens_per_s:.2f}x the "
         f"tokens/s of transformers' generate() in the same rounds."
         for row in rows
         if row.is_library
     ]
-    if not contenders:
+    if not variants:
         return words
-    row = max(contenders, key=lambda one: one.generated.speedup)
+    row = max(variants, key=lambda one: one.generated.speedup)
     low, high = min(row.speedups), max(row.speedups)
     name = row.generated.method
     spread = f"{row.generated.speedup:.2f}x (rounds {low:.2f} to {high:.2f})"

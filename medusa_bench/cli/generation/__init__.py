@@ -1,1 +1,0 @@
-"""`medusa-bench compare --generate`: methods compared by generating text with a real model."""
