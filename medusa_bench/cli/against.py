@@ -28,10 +28,12 @@ OPTIONS = stack(
 )
 
 
-def run(file: Path, *, fit_on: Path | None, leave_out: str | None, as_json: bool) -> None:
+def run(file: Path | None, *, fit_on: Path | None, leave_out: str | None, as_json: bool) -> None:
     """Print the scores. Raises MedusaBenchError for a file that cannot be read."""
     from medusa_bench.compare import scoring
 
+    if file is None:
+        raise click.UsageError("--fit-on and --leave-out go with --against.")
     if fit_on and leave_out:
         raise click.UsageError("--fit-on and --leave-out exclude each other.")
     table = scoring.read(file)

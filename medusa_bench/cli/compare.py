@@ -17,7 +17,9 @@ from medusa_bench.cli.options import COUNTS, JSON, MODELS
 if TYPE_CHECKING:
     from medusa_bench.compare.break_even import BreakEven
     from medusa_bench.compare.comparisons import Comparison
+    from medusa_bench.compare.simulation import Variant
     from medusa_bench.predict.latency import LatencyModel
+    from medusa_bench.specs.models import ModelShape
 
 _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -92,7 +94,19 @@ _GENERATE = simulation.stack(
     is_flag=True,
     help="All sequences of a batch advance by the shortest acceptance among them.",
 )
-@click.option("--all", "all_sizes", is_flag=True, help="A row for every size, not the best alone.")
+@click.option(
+    "--solve",
+    type=click.Choice(["acceptance"]),
+    help="Print what acceptance must be to break even, of methods whose own is not known too.",
+)
+@click.option(
+    "--reported-speedup",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Of the smallest batch size: turned round into the acceptance that it takes.",
+)
+@click.option(
+    "--all", "all_sizes", is_flag=True, help="Every size and column, not the best sizes alone."
+)
 @click.option("--map", "map_file", type=_FIGURE, help="Write the break-even map (PNG, SVG, PDF).")
 @click.option(
     "--curves", type=_FIGURE, help="Write the curves over candidates (the paper's figures 21-23)."
@@ -127,6 +141,8 @@ def command(
     engine: str | None,
     engine_version: str | None,
     lock_step: bool,
+    solve: str | None,
+    reported_speedup: float | None,
     all_sizes: bool,
     map_file: Path | None,
     curves: Path | None,
@@ -144,16 +160,13 @@ def command(
     """
     from medusa_bench.compare import named
 
-    if against:
+    if against or fit_on or leave_out:
         scores.run(against, fit_on=fit_on, leave_out=leave_out, as_json=as_json)
         return
-    if fit_on or leave_out:
-        raise click.UsageError("--fit-on and --leave-out go with --against.")
     if generation["generate"]:
         _generate(context)
         return
     from medusa_bench.compare import choosing
-    from medusa_bench.compare.acceptance import caveats
     from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.simulation import simulate
     from medusa_bench.compare.verdicts import verdict
@@ -173,22 +186,13 @@ def command(
             if _was_given(context, "temperature")
             else "",
             heads=heads is not None,
+            engine=named.engine_name(engine, gpu=gpu[0]),
+            solve=bool(solve or reported_speedup),
             papers=all(map(named.is_papers, gpu)),
         ),
         target,
     )
-    if len(draft) > 1 and len({c.acceptance for c in variants if c.method.drafts}) == 1:
-        console.warn(
-            "every draft model is given the same acceptance, so the smallest looks best; give each "
-            "its own with --acceptance DRAFT=MODEL."
-        )
-    warnings = [
-        warning
-        for model_ in dict.fromkeys(c.acceptance for c in variants)
-        for warning in caveats(
-            model_, {c.method.num_candidates for c in variants if c.acceptance is model_}
-        )
-    ]
+    warnings = _warnings(variants, target)
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
     models_of = named.latency_models(gpu, timing=timing, by=by)
@@ -203,6 +207,9 @@ def command(
             block=named.counted_block(block, gpu=name),
             lock_step=lock_step,
         )
+        if reported_speedup:
+            implied = choosing.implied(variants, at([settings[0]]), reported_speedup)
+            at = partial(at.func, implied, *at.args[1:], **at.keywords)
         rows = at(settings)
         ends = break_even(rows, at)
         studies.append((latency, rows, ends, verdict(rows, ends)))
@@ -213,12 +220,37 @@ def command(
     if as_json:
         console.print_json(_document(studies, warnings))
         return
+    if solve:
+        for latency, rows, _, _ in studies:
+            _print_solved(latency, rows)
+        return
     for latency, rows, ends, words in studies:
+        if len(studies) == 1:
+            _print_words(words[:1])
         _print_study(latency, rows, ends, all_sizes=all_sizes)
         if len(studies) == 1:
-            _print_words(words)
+            console.stdout().print()
+            _print_words(words[1:])
     if len(studies) > 1:
         _print_which_gpu(studies)
+
+
+def _warnings(variants: "Sequence[Variant]", target: "ModelShape") -> list[str]:
+    """What to know of the model, the drafts and the acceptance before reading the numbers."""
+    from medusa_bench.compare.acceptance import caveats
+
+    found = [f"{target.name}: {note}" for note in target.unmodelled]
+    drafted = [each for each in variants if each.method.name == "draft-model"]
+    drafts = {each.method.drafts[0].shape.name for each in drafted}
+    if len(drafts) > 1 and len({each.acceptance for each in drafted}) == 1:
+        found.append(
+            "every draft model is given the same acceptance, so the smallest looks best; give each "
+            "its own with --acceptance DRAFT=MODEL."
+        )
+    for model in dict.fromkeys(each.acceptance for each in variants):
+        sizes = {each.method.num_candidates for each in variants if each.acceptance is model}
+        found += caveats(model, sizes)
+    return found
 
 
 def _was_given(context: click.Context, name: str) -> bool:
@@ -263,7 +295,6 @@ def _generate(context: click.Context) -> None:
 def _print_words(sentences: Sequence[str]) -> None:
     """Paragraphs no wider than a page."""
     out = console.stdout()
-    out.print()
     for sentence in sentences:
         out.print(textwrap.fill(sentence, min(out.width, 100)), markup=False)
 
@@ -311,27 +342,30 @@ def _print_study(
 ) -> None:
     from medusa_bench.compare.methods import Block
 
-    whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
     out = console.stdout()
+    if len({row.seq_len for row in rows}) > 1 and not all_sizes:
+        for name in dict.fromkeys(row.method for row in rows if row.method != "vanilla"):
+            _print_map([row for row in rows if row.method == name], name)
+        if ends:
+            out.print(_ends(ends))
+    else:
+        out.print(_table(rows, all_sizes=all_sizes))
+    whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
     out.print(
         f"Simulated: {rows[0].model} in {rows[0].dtype} on {latency.device}, {whole}", markup=False
     )
     out.print(f"latencies   {latency.provenance}; {latency.name}", markup=False)
+    out.print(f"engine      {rows[0].engine}", markup=False)
     sources = ((_name(row), row.acceptance_source, row.required_parameter_name) for row in rows)
     for name, acceptance, parameter in dict.fromkeys(sources):
         if name != "vanilla":
             out.print(f"acceptance  {name}: {acceptance}", markup=False)
-            out.print(f"            needed to break even: {parameter}", markup=False)
-    if len({row.seq_len for row in rows}) > 1 and not all_sizes:
-        for name in dict.fromkeys(row.method for row in rows if row.method != "vanilla"):
-            _print_map([row for row in rows if row.method == name], name)
-    else:
-        out.print(_table(rows, all_sizes=all_sizes))
-    if ends:
-        out.print(_ends(ends))
+            if all_sizes:
+                out.print(f"            needed to break even: {parameter}", markup=False)
 
 
 def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
+    """The best size of each method, within 80 columns; with all sizes, every column as well."""
     from medusa_bench.compare.comparisons import best
 
     groups: dict[tuple[str, str, int, int], list[Comparison]] = {}
@@ -340,34 +374,61 @@ def _table(rows: "Sequence[Comparison]", *, all_sizes: bool) -> Any:
     shown = list(rows) if all_sizes else [best(group) for group in groups.values()]
     shown.sort(key=lambda row: (row.seq_len, row.batch_size))
     timed = shown[0].tokens_per_s is not None
-    many = len({row.seq_len for row in rows}) > 1
-    columns = ["method", *(["seq len"] if many else []), "batch", "candidates", "step"]
-    columns += ["tokens/step", "overhead", "speedup", "90 %", "needed"]
-    columns += ["tokens/s"] * timed + ["bound by"]
-    return console.table(columns, [_cells(row, many=many, timed=timed) for row in shown])
+    drafts = len({row.draft for row in rows if row.method == "draft-model"}) > 1 or all_sizes
+    columns = ["method", "batch", "size", "step", "tokens", "speedup", "90 %"]
+    columns += ["tokens/s", "ms/token"] * timed
+    columns += ["seq len", "overhead", "needed", "bound by"] * all_sizes
+    cells = [_cells(row, timed=timed, drafts=drafts, all_columns=all_sizes) for row in shown]
+    return console.table(columns, cells, gap=1)
 
 
 def _name(row: "Comparison") -> str:
     return f"draft {row.draft}" if row.method == "draft-model" else row.method
 
 
-def _cells(row: "Comparison", *, many: bool, timed: bool) -> list[str]:
+def _cells(row: "Comparison", *, timed: bool, drafts: bool, all_columns: bool) -> list[str]:
     low, high = row.speedup_interval
     needed = "" if row.required_parameter is None else f"{row.required_parameter:.3f}"
+    mark = "x" if row.unfit else _MARKS[row.outcome]
+    every = [str(row.seq_len), f"{row.overhead:.3f}", needed, row.bound]
+    rates = [
+        console.significant(row.tokens_per_s or 0.0),
+        f"{1e3 * (row.seconds_per_token or 0.0):.3g}",
+    ]
     return [
-        _name(row),
-        *([str(row.seq_len)] if many else []),
+        _name(row) if drafts else row.method,
         str(row.batch_size),
         str(row.num_candidates),
         console.duration(row.step.latency_s),
         f"{row.acceleration_rate:.2f}",
-        f"{row.overhead:.3f}",
         f"{row.speedup:.2f}",
-        f"{low:.2f} to {high:.2f} {_MARKS[row.outcome]}".rstrip() if low < high else "",
-        needed,
-        *([console.significant(row.tokens_per_s or 0.0)] if timed else []),
-        row.bound,
+        f"{low:.2f}-{high:.2f} {mark}".rstrip() if low < high else mark,
+        *(rates if timed else []),
+        *(every if all_columns else []),
     ]
+
+
+def _print_solved(latency: "LatencyModel", rows: "Sequence[Comparison]") -> None:
+    """What acceptance must be for each method and size to break even."""
+    from medusa_bench.compare.acceptance import Chain
+
+    lines = []
+    for row in rows:
+        if row.num_candidates > 1:
+            chance = Chain(0.0).required_parameter(row.num_candidates, row.overhead)
+            lines.append(
+                [
+                    _name(row),
+                    str(row.batch_size),
+                    str(row.num_candidates),
+                    console.duration(row.step.latency_s),
+                    f"{row.overhead:.2f}",
+                    f"{chance:.2f}" if chance is not None and chance <= 1 else "more than all",
+                ]
+            )
+    title = f"To break even on {latency.device}, served by {rows[0].engine}"
+    columns = ["method", "batch", "size", "step", "tokens a step", "chance of each token"]
+    console.stdout().print(console.table(columns, lines, title))
 
 
 _MARKS = {"pays": "", "uncertain": "?", "loses": "-", "even": ""}

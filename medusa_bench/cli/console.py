@@ -45,8 +45,9 @@ def table(
     title: str | None = None,
     *,
     header: bool = True,
+    gap: int = 2,
 ) -> Table:
-    """Cells as given; columns of numbers, with or without units, to the right.
+    """Cells as given; columns of numbers, with or without units, to the right; gap spaces apart.
 
     Cells are text, never markup; what cannot be printed shows as "?".
     """
@@ -57,6 +58,7 @@ def table(
         pad_edge=False,
         header_style="bold",
         show_header=header,
+        padding=(0, 1, 0, gap - 1),
     )
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows if row[index]]

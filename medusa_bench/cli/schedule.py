@@ -110,6 +110,7 @@ def command(
             num_candidates=[length + 1 for length in lengths],
             draft_len=lengths,
             heads=heads,
+            engine=named.engine_name("" if engine == "json" else engine, gpu=gpu),
         ),
         target,
     )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
 from medusa_bench.compare import acceptance, methods, published_acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel, Constant
+from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import METHODS, Method
 from medusa_bench.compare.published_acceptance import PublishedAcceptance
+from medusa_bench.compare.serving import NO_ENGINE, engine_of
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.specs import models
 from medusa_bench.specs.models import ModelShape
@@ -23,7 +25,8 @@ class Request:
     """What is to be compared.
 
     methods: none for the usual ones. drafts: none for the family's. acceptance: as on the command
-    line. task, temperature: of the published acceptance to look for. papers: the paper's sizes and
+    line. task, temperature: of the published acceptance to look for. engine: that is to serve,
+    "" for any. papers: the paper's sizes and
     its own acceptance first. solve: what acceptance must be is asked, so none is needed.
     """
 
@@ -35,6 +38,7 @@ class Request:
     task: str = ""
     temperature: str = ""
     heads: bool = False
+    engine: str = NO_ENGINE.name
     papers: bool = False
     solve: bool = False
 
@@ -108,13 +112,44 @@ def _sized(
     made = []
     for size in _sizes(name, request, chosen):
         method = _method(name, request, target, draft, size)
-        made.append(Variant(method, chosen.model, chosen.half_width))
+        unfit = _unfit(name, request, target, draft)
+        made.append(Variant(method, chosen.model, chosen.half_width, unfit))
     return made
 
 
+def _unfit(name: str, request: Request, target: ModelShape, draft: ModelShape) -> str:
+    """Why the method is no choice here, in words; "" where nothing speaks against it."""
+    row = METHODS[name]
+    if row.uses_draft_model and draft.vocab_size != target.vocab_size:
+        return (
+            f"{draft.name} has a vocabulary of {draft.vocab_size} tokens, {target.name} of "
+            f"{target.vocab_size}"
+        )
+    if name == "mtp" and published_acceptance.family_of(target.name) not in _WITH_MTP_LAYERS:
+        return f"{target.name} has no layers for it"
+    if name == "vanilla" or request.engine == NO_ENGINE.name:
+        return ""
+    return _unserved(name, engine_of(request.engine), chain=_is_chain(name, request))
+
+
+def _unserved(name: str, engine: str, *, chain: bool) -> str:
+    served_by = METHODS[name].served_by
+    if not served_by:
+        return "no serving engine has it"
+    if engine and engine not in served_by:
+        return f"{engine} does not serve it; {', '.join(served_by)} can"
+    tree_in_vllm = engine == "vllm" and name.startswith("eagle-") and not chain
+    return "vllm serves it as a chain alone" if tree_in_vllm else ""
+
+
+_WITH_MTP_LAYERS = {"deepseek", "qwen3.5", "minimax"}
+
+
 def _is_chain(name: str, request: Request) -> bool:
-    """Whether the drafted tokens are what sizes count: of EAGLE where a draft length is given."""
-    eagle = name.startswith("eagle-") and bool(request.draft_len)
+    """Whether the drafted tokens are what sizes count: of EAGLE where a draft length is given, and
+    in vLLM, which has it as a chain alone."""
+    vllm = engine_of(request.engine) == "vllm" and not request.num_candidates
+    eagle = name.startswith("eagle-") and (bool(request.draft_len) or vllm)
     return METHODS[name].size_is_draft_len or eagle
 
 
@@ -136,7 +171,7 @@ def _sizes(name: str, request: Request, chosen: _Chosen) -> Sequence[int]:
         return asked
     if request.papers and name == "medusa":
         return PAPER_NUM_CANDIDATES
-    usual = METHODS[name].sizes
+    usual = METHODS["draft-model" if chain and name.startswith("eagle-") else name].sizes
     largest = max(chosen.sizes, default=0) - chain
     return [size for size in usual if size <= largest] or usual if largest > 0 else usual
 
@@ -200,3 +235,24 @@ def _published(
         task=request.task,
         temperature=request.temperature,
     )
+
+
+def implied(chosen: Sequence[Variant], rows: Sequence[Comparison], speedup: float) -> list[Variant]:
+    """The same methods with the acceptance that a reported speedup takes.
+
+    rows: of each of them, where the speedup was reported. Tokens a step = speedup x overhead.
+    Raises MedusaBenchError where it takes more than every token accepted.
+    """
+    found = []
+    for variant, row in zip(chosen, rows, strict=True):
+        rate, count = speedup * row.overhead, variant.method.num_candidates
+        if count > 1 and rate > count:
+            raise MedusaBenchError(
+                f"A speedup of {speedup:g} takes {rate:.2f} tokens a step of {row.method}, more "
+                f"than the {count} that are verified.",
+                hint="give the size it was reported at with -q or --draft-len.",
+            )
+        where = f"batch size {row.batch_size} on {row.device}"
+        note = f", as a reported speedup of {speedup:g} at {where} takes"
+        found.append(replace(variant, acceptance=Constant(max(rate, 1.0), note)))
+    return found

@@ -89,6 +89,7 @@ class Comparison:
     engine: str = ""  # whose costs beside the products a simulated step counts
     half_width: float | None = None  # of the 90 % interval of ln(speedup), products included
     interval_covers: str = ""  # what is uncertain in that interval
+    unfit: str = ""  # why it is no choice, however fast: the model or the engine cannot
 
     @property
     def overhead(self) -> float:
@@ -115,6 +116,13 @@ class Comparison:
         if low > 1:
             return Outcome.PAYS
         return Outcome.LOSES if high <= 1 else Outcome.UNCERTAIN
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Of one sequence; None where the step is not a whole model's."""
+        if self.block is Block.PAPER:
+            return None
+        return self.step.latency_s / self.acceleration_rate
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -254,6 +262,7 @@ _FIELDS = (
     _Field("speedup_high", lambda row: row.speedup_interval[1]),
     _Field("outcome", lambda row: row.outcome),
     _Field("tokens_per_s", lambda row: row.tokens_per_s, on_page=False),
+    _Field("seconds_per_token", lambda row: row.seconds_per_token, on_page=False),
     _Field("required_acceleration_rate", lambda row: row.overhead, on_page=False),
     _Field(
         "required_parameter_name",
@@ -274,6 +283,7 @@ _FIELDS = (
     _Field(
         "interval_covers", lambda row: row.interval_covers or None, _or("", _text), on_page=False
     ),
+    _Field("unfit", lambda row: row.unfit or None, _or("", _text), on_page=False),
     _Field("latency_source", lambda row: row.latency_source, _text),
     _Field("acceptance_source", lambda row: row.acceptance_source, _text),
 )

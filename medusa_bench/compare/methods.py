@@ -207,6 +207,7 @@ class Row:
     acceptance: AcceptanceModel | None  # None: no published figure to fall back on
     size_is_draft_len: bool = False
     uses_draft_model: bool = False
+    served_by: tuple[str, ...] = ()  # engines that run it today, by their sources of late 2026
 
 
 # Spec-Bench (github.com/hemingkx/Spec-Bench), Vicuna-7B on an A100: tokens a step as published.
@@ -219,6 +220,7 @@ METHODS: Mapping[str, Row] = {
         lambda t, d, n: medusa(n),
         SIZES,
         acceptance.PAPER,
+        served_by=("text-generation-inference",),
     ),
     "draft-model": Row(
         "a small model drafts a chain",
@@ -230,24 +232,28 @@ METHODS: Mapping[str, Row] = {
         ),
         size_is_draft_len=True,
         uses_draft_model=True,
+        served_by=("vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers"),
     ),
     "eagle-1": Row(
         "one layer drafts a tree, 5 passes",
         lambda t, d, n: eagle(t, n, depth=5, width=4, name="eagle-1"),
         (26,),
         None,
+        served_by=("vllm", "sglang"),
     ),
     "eagle-2": Row(
         "one layer drafts a tree by confidence, 6 passes",
         lambda t, d, n: eagle(t, n, depth=6, width=10, name="eagle-2"),
         (60,),
         acceptance.Constant(4.34, _SPEC_BENCH),
+        served_by=("vllm", "sglang"),
     ),
     "eagle-3": Row(
         "as EAGLE-2 with features of three depths, 8 passes",
         lambda t, d, n: eagle(t, n, depth=8, width=10, name="eagle-3"),
         (60,),
         None,
+        served_by=("vllm", "sglang", "tensorrt-llm", "llama.cpp"),
     ),
     "prompt-lookup": Row(
         "copies from the prompt",
@@ -255,6 +261,7 @@ METHODS: Mapping[str, Row] = {
         (10,),
         acceptance.Constant(1.75, _SPEC_BENCH),
         size_is_draft_len=True,
+        served_by=("vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers"),
     ),
     "lookahead": Row(
         "Jacobi windows, (7 + 7)(5 - 1) tokens",
@@ -269,6 +276,7 @@ METHODS: Mapping[str, Row] = {
         # DeepSeek-V3 reports that 85 to 90 % of second tokens are accepted.
         acceptance.Chain(0.85, ", DeepSeek-V3's lower figure", Provenance.REPORTED),
         size_is_draft_len=True,
+        served_by=("vllm", "sglang", "tensorrt-llm", "llama.cpp"),
     ),
     "self-speculative": Row(
         "half of the target's own layers draft a chain",
@@ -282,5 +290,6 @@ METHODS: Mapping[str, Row] = {
         lambda t, d, n: block_diffusion(t, n, draft_layers=5),
         (16,),
         None,
+        served_by=("vllm", "sglang", "tensorrt-llm", "llama.cpp"),
     ),
 }

@@ -21,13 +21,17 @@ def is_papers(gpu: str) -> bool:
     return gpu in {"paper", paper_grid.RESULTS}
 
 
+def engine_name(engine: str | None, *, gpu: str) -> str:
+    """The engine asked for; else none for the paper's points, and one of unknown name."""
+    usual = serving.NO_ENGINE.name if is_papers(gpu) else serving.UNKNOWN
+    return usual if engine is None else engine
+
+
 def engine_cost(
     engine: str | None, version: str | None, host_s: float | None, *, gpu: str
 ) -> EngineCost:
     """What serving adds to a step, its host time replaced where it is known. Raises as cost_of."""
-
-    usual = serving.NO_ENGINE.name if is_papers(gpu) else serving.UNKNOWN
-    cost = serving.cost_of(usual if engine is None else engine, version or "")
+    cost = serving.cost_of(engine_name(engine, gpu=gpu), version or "")
     return cost if host_s is None else cost.with_host_time(host_s)
 
 

@@ -35,7 +35,7 @@ TASKS = {
     "translation": r"translation|multilingual",
 }
 _FAMILIES = {
-    "llama-3": r"llama-?3",
+    "llama-3": r"llama-?3(?!\d)",
     "llama-2": r"llama-?2|vicuna|llama-(7|13|33)b|llama-(68|160)m|tinyllama",
     "qwen3.5": r"qwen3\.5",
     "qwen3": r"qwen3(?!\.)",

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.files import read_text
 from medusa_bench.compare import acceptance, methods, serving, serving_fit
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison
@@ -34,7 +36,6 @@ from medusa_bench.specs.models import ModelShape
 
 T = TypeVar("T")
 
-_MAX_BYTES = 1 << 26
 _REQUIRED = ("gpu", "model", "method", "batch_size", "tokens_per_step", "speedup")
 _SERIES = (
     "setting", "dataset", "gpu", "model", "dtype", "engine", "engine_version", "method", "shape",
@@ -107,15 +108,7 @@ class Table:
 
 def read(path: Path) -> Table:
     """The file's rows. Raises InvalidFileError for a file that cannot be read as such a table."""
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InvalidFileError(f"{path} is over {_MAX_BYTES} bytes.")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InvalidFileError(f"{path} is not UTF-8 text.") from None
-    except OSError as error:
-        raise InvalidFileError(f"{path} cannot be read: {error.strerror}.") from None
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(read_text(path, limits.TABLE_BYTES)))
     missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
     if missing:
         raise InvalidFileError(

@@ -27,11 +27,13 @@ class Variant:
     """A method with the acceptance that goes with it.
 
     acceptance_half_width: of the 90 % interval of ln(tokens a step), where that is an estimate.
+    unfit: why it cannot be run for this model or served, in words.
     """
 
     method: Method
     acceptance: AcceptanceModel
     acceptance_half_width: float = 0.0
+    unfit: str = ""
 
     @property
     def drafting(self) -> float:
@@ -276,6 +278,7 @@ def simulate(
                 engine=engine.name,
                 half_width=_half_width(engine, variant),
                 interval_covers=_covers(engine, variant),
+                unfit=variant.unfit,
             )
         )
     return rows

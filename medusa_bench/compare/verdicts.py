@@ -1,7 +1,9 @@
-"""A comparison in plain words: what to use, up to where, how sure, and what would change it."""
+"""A comparison in plain words: what to use, up to where, how sure, and what would change it.
+
+Every sentence speaks of rows that are printed beside it, and of no others.
+"""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from medusa_bench.compare.break_even import BreakEven
 from medusa_bench.compare.comparisons import (
@@ -12,37 +14,79 @@ from medusa_bench.compare.comparisons import (
     cliffs,
     shown_seq_len,
 )
+from medusa_bench.compare.methods import METHODS
 from medusa_bench.results.rows import Provenance
 
 
 def verdict(rows: Sequence[Comparison], ends: Sequence[BreakEven]) -> list[str]:
-    """Sentences on rows of one device. With several seq_lens they speak of `shown_seq_len`."""
+    """Sentences on rows of one device, the answer first, at the `shown_seq_len` of several."""
     seq_len = shown_seq_len(rows)
     rows = [row for row in rows if row.seq_len == seq_len]
-    chosen = [best(group) for (_, _), group in sorted(by_setting(rows).items())]
+    fit = [row for row in rows if not row.unfit]
+    chosen = [best(group) for (_, _), group in sorted(by_setting(fit).items())]
     paying = [row for row in chosen if row.speedup > 1]
-    if not paying:
-        return [
-            f"At {_tokens(seq_len)}, nothing here pays: vanilla decoding is as fast or faster at "
-            f"every batch size from {chosen[0].batch_size} to {chosen[-1].batch_size}.",
-            *_needed(chosen[0], rows),
-        ]
+    methods = {row.method for row in fit}
+    until = [end for end in ends if end.seq_len == seq_len and end.method in methods]
+    sentences = [_answer(chosen, rows)]
+    if paying:
+        sentences += _until(until, fit)
+    if chosen:
+        sentences.append(_how_sure(chosen))
+        sentences += _needed(paying[-1] if paying else chosen[0], fit)
+    if paying:
+        sentences += [*_steps(paying[0], fit), *_served(paying)]
+    return sentences + _left_out(rows)
+
+
+def _answer(chosen: Sequence[Comparison], rows: Sequence[Comparison]) -> str:
+    tried = sorted({row.batch_size for row in rows})
+    start = f"At {rows[0].seq_len} cached tokens, "
+    sure = [row for row in chosen if row.outcome is Outcome.PAYS]
+    perhaps = [row for row in chosen if row.speedup > 1 and row.outcome is not Outcome.PAYS]
+    if not sure and not perhaps:
+        return f"{start}nothing here pays: use vanilla decoding at {_batches(tried, tried)}."
+    parts = []
+    if sure:
+        parts.append("use " + "; ".join(_runs(sure, tried)))
+    if perhaps:
+        parts.append("perhaps " + "; ".join(_runs(perhaps, tried)))
+    paid = {row.batch_size for row in (*sure, *perhaps)}
+    if others := [batch for batch in tried if batch not in paid]:
+        parts.append(f"vanilla decoding at {_batches(others, tried)}")
+    return f"{start}{'; '.join(parts)}."
+
+
+def _runs(rows: Sequence[Comparison], tried: Sequence[int]) -> list[str]:
+    """Neighbouring batch sizes of one method as one: "medusa at batch sizes 1 to 8 (...)"."""
+    runs: list[list[Comparison]] = []
+    for row in rows:
+        last = runs[-1][-1] if runs else None
+        if last and _method(last) == _method(row) and _adjacent(last, row, tried):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
     return [
-        *_use(paying, seq_len),
-        *_until(ends, seq_len),
-        _how_sure(chosen),
-        *_needed(paying[-1], rows),
-        *_steps(paying[0], rows),
+        f"{_method(run[0])} at {_batches([row.batch_size for row in run], tried)} "
+        f"({_sizes(run)}, {_range(f'{row.speedup:.2f}x' for row in run)})"
+        for run in runs
     ]
 
 
-def _tokens(seq_len: int) -> str:
-    return f"{seq_len} cached tokens"
+def _adjacent(one: Comparison, following: Comparison, tried: Sequence[int]) -> bool:
+    return tried.index(following.batch_size) == tried.index(one.batch_size) + 1
 
 
-def _batches(rows: Sequence[Comparison]) -> str:
-    first, last = rows[0].batch_size, rows[-1].batch_size
-    return f"batch size {first}" if first == last else f"batch sizes {first} to {last}"
+def _batches(batch_sizes: Sequence[int], tried: Sequence[int]) -> str:
+    """ "batch size 4", "batch sizes 1 to 4 and 16": a range has no gap among those tried."""
+    runs: list[list[int]] = []
+    for batch_size in batch_sizes:
+        if runs and tried.index(batch_size) == tried.index(runs[-1][-1]) + 1:
+            runs[-1].append(batch_size)
+        else:
+            runs.append([batch_size])
+    words = [_range(map(str, run)) for run in runs]
+    listed = f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+    return f"batch size{'s' if len(batch_sizes) > 1 else ''} {listed}"
 
 
 def name(row: Comparison) -> str:
@@ -66,26 +110,19 @@ def _range(texts: Iterable[str]) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _use(paying: Sequence[Comparison], seq_len: int) -> list[str]:
-    parts = []
-    for words, group in groupby(paying, key=_method):
-        members = list(group)
-        speedups = _range(f"{row.speedup:.2f}x" for row in members)
-        parts.append(f"{words} at {_batches(members)} ({_sizes(members)}, {speedups})")
-    return [f"At {_tokens(seq_len)}, use " + "; ".join(parts) + "."]
-
-
-def _until(ends: Sequence[BreakEven], seq_len: int) -> list[str]:
+def _until(ends: Sequence[BreakEven], rows: Sequence[Comparison]) -> list[str]:
     sentences = []
     for end in ends:
-        if end.seq_len != seq_len:
-            continue
         if end.pays_throughout:
             sentences.append(f"{end.method} pays at every batch size up to {end.tried_up_to}")
         elif end.last_paying_batch:
             sentences.append(f"{end.method} stops paying at batch size {end.last_paying_batch + 1}")
         else:
-            sentences.append(f"{end.method} pays at no batch size")
+            sizes = sorted(
+                (row for row in rows if row.method == end.method and row.num_candidates > 1),
+                key=lambda row: row.num_candidates,
+            )
+            sentences.append(f"{end.method} pays with no size of those tried, {_sizes(sizes)}")
     return ["Up to where: " + "; ".join(sentences) + "."] if sentences else []
 
 
@@ -93,14 +130,19 @@ def _how_sure(chosen: Sequence[Comparison]) -> str:
     sources = sorted({row.latency_source for row in chosen})
     acceptances = dict.fromkeys(row.acceptance_source for row in chosen)
     basis = f"latencies: {', '.join(sources)}; acceptance: {'; '.join(acceptances)}"
+    if engines := sorted({row.engine for row in chosen if row.half_width is not None}):
+        basis = f"{basis}; costs of {', '.join(engines)}"
+    if covers := sorted({row.interval_covers for row in chosen if row.interval_covers}, key=len):
+        basis = f"{basis}; the interval covers {covers[-1]}"
     if chosen[0].source is Provenance.GENERATED:
         return f"How sure: this was generated and timed; {basis}."
     if all(low == high == row.speedup for row in chosen for low, high in (row.speedup_interval,)):
         return f"How sure: {basis}; the latencies come without an interval."
-    unsure = [row for row in chosen if row.outcome is Outcome.UNCERTAIN]
+    unsure = [row.batch_size for row in chosen if row.outcome is Outcome.UNCERTAIN]
     if unsure:
+        tried = [row.batch_size for row in chosen]
         return (
-            f"How sure: uncertain at {_batches(unsure)}, where the interval of the speedup "
+            f"How sure: uncertain at {_batches(unsure, tried)}, where the interval of the speedup "
             f"crosses 1; {basis}."
         )
     return f"How sure: the interval of no speedup recommended here crosses 1; {basis}."
@@ -141,3 +183,19 @@ def _steps(row: Comparison, rows: Sequence[Comparison]) -> list[str]:
         f"At batch size {row.batch_size} the step's latency leaps after {', '.join(leaps)} "
         "candidates: stay at or below one of them."
     ]
+
+
+def _served(paying: Sequence[Comparison]) -> list[str]:
+    """Who serves what is recommended, where a serving engine's costs are counted."""
+    served = {
+        row.method: METHODS[row.method].served_by
+        for row in paying
+        if row.half_width is not None and row.method in METHODS
+    }
+    named = [f"{method} by {', '.join(engines)}" for method, engines in served.items() if engines]
+    return [f"Served today: {'; '.join(named)}."] if named else []
+
+
+def _left_out(rows: Sequence[Comparison]) -> list[str]:
+    reasons = dict.fromkeys((_method(row), row.unfit) for row in rows if row.unfit)
+    return [f"No choice: {method}, for {reason}." for method, reason in reasons]

@@ -13,12 +13,12 @@ from medusa_bench.compare import named
 from tests.builders.latencies import SmoothLatency
 
 TABLE = """\
-method   batch  candidates     step  tokens/step  overhead  speedup            90 %  needed  bound by
-vanilla      1           1   523 us         1.00     1.000     1.00                          memory
-medusa       1          96   585 us         3.18     1.120     2.84    2.48 to 3.25   0.026  memory
-vanilla     64           1  1.26 ms         1.00     1.000     1.00                          memory
-medusa      64          16  2.77 ms         2.32     2.200     1.06  0.92 to 1.21 ?   0.433  compute
-"""  # noqa: E501
+method  batch size    step tokens speedup 90 %
+vanilla     1    1  523 us   1.00    1.00
+medusa      1   96  585 us   3.18    2.84 2.48-3.25
+vanilla    64    1 1.26 ms   1.00    1.00
+medusa     64   16 2.77 ms   2.32    1.06 0.92-1.21 ?
+"""
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,19 +50,63 @@ def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> R
     return call
 
 
-def test_compare_ends_with_a_verdict_in_plain_words(mb: Run) -> None:
+def test_compare_answers_first_then_shows_its_table_and_says_why(mb: Run) -> None:
     code, out, _ = mb("compare", "--batch-size", "1,16")
     assert code == 0
-    words = out.split("\n\n")[-1]
     starts = (
         "At 1024 cached tokens, use ",
+        "method",
+        "Simulated: ",
         "Up to where: ",
         "How sure: ",
         "What would change it: ",
     )
-    found = [words.index(start) for start in starts]
+    found = [out.index(start) for start in starts]
     assert found == sorted(found)
     assert found[0] == 0
+
+
+@pytest.mark.parametrize("gpu", ["paper", "h100-sxm"])
+def test_table_of_every_method_fits_80_columns(
+    capsys: pytest.CaptureFixture[str], gpu: str
+) -> None:
+    from medusa_bench.compare.methods import METHODS
+
+    options = ["--acceptance", "chain:0.9", "-m", "llama-33b", "-b", "1,256", "--engine", "none"]
+    assert run(["compare", "--gpu", gpu, "--method", ",".join(METHODS), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("method"))
+    table = lines[start : lines.index(next(line for line in lines if "Simulated" in line))]
+    assert len(table) == 1 + 2 * len(METHODS)
+    assert max(map(len, table)) <= 80
+
+
+def test_what_acceptance_must_be_is_solved_and_a_reported_speedup_turned_round(mb: Run) -> None:
+    options = ["-m", "mistral-7b", "--method", "eagle-3", "--gpu", "fast"]
+    code, out, _ = mb("compare", *options, "--solve", "acceptance", "-b", "1")
+    assert code == 0
+    assert "tokens a step" in out.splitlines()[1]
+    code, out, _ = mb("compare", *options, "--reported-speedup", "1.5", "-b", "1,64", "--json")
+    first, second = json.loads(out)["devices"][0]["comparisons"]
+    assert first["speedup"] == pytest.approx(1.5)
+    assert second["acceleration_rate"] == first["acceleration_rate"]
+    assert "reported speedup of 1.5" in first["acceptance_source"]
+    code, _, err = mb("compare", *options, "--reported-speedup", "60", "-b", "1")
+    assert (code, "more than the 60 that are verified" in " ".join(err.split())) == (1, True)
+
+
+def test_what_the_model_or_the_engine_cannot_is_never_recommended(mb: Run) -> None:
+    options = ["-m", "llama-3-8b", "--gpu", "fast", "-b", "1", "--json"]
+    more = ["--method", "mtp,medusa,draft-model,eagle-3", "--draft", "llama-68m"]
+    more += ["--engine", "vllm", "--acceptance", "chain:0.9"]
+    (device,) = json.loads(mb("compare", *options, *more)[1])["devices"]
+    reasons = {row["method"]: row["unfit"] for row in device["comparisons"]}
+    assert "no layers" in reasons["mtp"]
+    assert "vocabulary of 32000" in reasons["draft-model"]
+    assert "vllm does not serve it; text-generation-inference can" in reasons["medusa"]
+    assert reasons["eagle-3"] is None
+    assert "use eagle-3 at" in device["verdict"][0]
+    assert {row["draft_len"] for row in device["comparisons"] if row["method"] == "eagle-3"} > {3}
 
 
 def test_compares_table_text(mb: Run) -> None:
