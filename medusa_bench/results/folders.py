@@ -9,11 +9,12 @@ the earliest measurement, the latest failure: in that order no matter how folder
 import errno
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
@@ -86,7 +87,8 @@ class Writer:
 
     Raises BusyError within a second while another process writes there,
     EnvironmentMismatchError where its rows belong to another environment or provenance, and
-    StorageError where it cannot be written; earlier rows are intact then.
+    StorageError where it cannot be written; earlier rows are intact then. Where another program
+    replaced, cut or deleted the file meanwhile, every row goes to a folder beside it first.
     """
 
     def __init__(
@@ -119,6 +121,10 @@ class Writer:
         try:
             with _storing(self.path):
                 _lock(self._fd, self.path)
+            if self._displaced() is not None:  # between opening and locking
+                raise BusyError(
+                    f"Another process is writing to {self.path}.", hint="repeat the command."
+                )
             self._open()
         except BaseException:
             os.close(self._fd)
@@ -145,23 +151,62 @@ class Writer:
     def extend(self, rows: Iterable[Row]) -> None:
         """Keep many rows with few writes and one fsync: all of them, or none if it raises."""
         kept: list[Row] = []
-        size = self._size
+        with _uninterrupted():
+            size = self._size
+            self._rescue_if_displaced(rows := list(rows))
+            try:
+                with _storing(self.path):
+                    for batch in _batches(rows):
+                        data = b"".join(encode_row(row) for row in batch)
+                        if os.write(self._fd, data) != len(data):
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                        kept += batch
+                        size += len(data)
+                    os.fsync(self._fd)
+            except BaseException:
+                with suppress(OSError):
+                    self._cut_back()
+                raise
+            self._size = size
+            self._rescue_if_displaced(rows)
+            for row in kept:
+                _put(self._rows, row)
+
+    def _cut_back(self) -> None:
+        """Drop what is half written. A file that another program cut is never made longer."""
+        if os.fstat(self._fd).st_size > self._size:
+            os.ftruncate(self._fd, self._size)
+
+    def _displaced(self) -> str | None:
+        """In words, what another program did to the file; None where it is as we left it."""
         try:
-            with _storing(self.path):
-                for batch in _batches(rows):
-                    data = b"".join(encode_row(row) for row in batch)
-                    if os.write(self._fd, data) != len(data):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    kept += batch
-                    size += len(data)
-                os.fsync(self._fd)
-        except BaseException:
-            with suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-            raise
-        self._size = size
-        for row in kept:
-            _put(self._rows, row)
+            there = (self.path / POINTS_FILE).stat()
+        except OSError:
+            return "deleted"
+        ours = os.fstat(self._fd)
+        if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            return "replaced"
+        return "cut" if ours.st_size < self._size else None
+
+    def _rescue_if_displaced(self, rows: Sequence[Row]) -> None:
+        """Write every row known, `rows` among them, to a new folder. Raises StorageError."""
+        what = self._displaced()
+        if what is None:
+            return
+        known = dict(self._rows)
+        for row in rows:
+            _put(known, row)
+        rescue = _unused(self.path.with_name(f"{self.path.name}-rescued"))
+        with _storing(rescue):
+            rescue.mkdir(parents=True)
+            replace_file(rescue / RUN_FILE, encode_run(self._run))
+            replace_file(rescue / POINTS_FILE, b"".join(map(encode_row, known.values())))
+        raise StorageError(
+            f"{self.path / POINTS_FILE} was {what} by another program while this one was writing "
+            f"to it. All {len(known):,} rows known here are in {rescue}.",
+            hint="keep sync clients and editors away from a folder that is written to; "
+            "`medusa-bench results merge` joins folders.",
+        )
 
     def add_roofs(self, roofs: Roofs) -> None:
         """Keep a measurement of the device's ceilings."""
@@ -197,6 +242,26 @@ class Writer:
         with _storing(self.path):
             replace_file(self.path / RUN_FILE, encode_run(run))
         self._run = run
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it where it is taken."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(each for each in (path, *islice(numbered, 1000)) if not each.exists())
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold signals back until what is being written is whole and counted."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def refuse_if_busy(path: str | Path) -> None:

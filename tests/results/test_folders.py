@@ -1,6 +1,11 @@
 """A results folder: what is written is read back, whoever wrote it and however often."""
 
+import errno
 import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -259,3 +264,87 @@ def test_merging_two_environments_is_refused_with_both_values(tmp_path: Path) ->
     with pytest.raises(EnvironmentMismatchError, match=r"driver 590\.2 there, 580\.1 here"):
         folders.merge([here, there], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def replaced(folder: Path) -> None:
+    points = folder / folders.POINTS_FILE
+    points.with_name("copy").write_bytes(points.read_bytes())
+    points.with_name("copy").replace(points)
+
+
+def deleted(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def cut(folder: Path) -> None:
+    points = folder / folders.POINTS_FILE
+    with points.open("r+b") as file:
+        file.truncate(len(points.read_bytes()) // 2)
+
+
+def moved(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("harm", [replaced, deleted, cut, moved])
+def test_a_file_that_another_program_takes_away_loses_no_row(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "results"
+    with (
+        folders.Writer(folder, ENVIRONMENT, GRID) as writer,
+        pytest.raises(StorageError, match=r"by another program.*All 4 rows.*results-rescued"),
+    ):
+        for index, task in enumerate(TASKS[:6]):
+            if index == 3:
+                harm(folder)
+            writer.append(measured(task))
+    rescued = folders.load(tmp_path / "results-rescued")
+    assert {row.task for row in rescued.rows} == set(TASKS[:4])
+    assert not rescued.damages
+
+
+def test_a_second_rescue_does_not_overwrite_the_first(tmp_path: Path) -> None:
+    for name in ("results-rescued", "results-rescued-2"):
+        with (
+            folders.Writer(tmp_path / "results", ENVIRONMENT, GRID) as writer,
+            pytest.raises(StorageError, match=name),
+        ):
+            deleted(tmp_path / "results")
+            writer.append(measured(TASKS[0]))
+        assert len(folders.load(tmp_path / name).rows) == 1
+
+
+def test_a_file_that_was_cut_is_never_made_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        writer.append(measured(TASKS[0]))
+
+        def fail(_fd: int) -> None:
+            os.truncate(tmp_path / folders.POINTS_FILE, 10)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError):
+            writer.append(measured(TASKS[1]))
+    assert (tmp_path / folders.POINTS_FILE).stat().st_size == 10
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held here")
+def test_an_interrupt_waits_until_the_row_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(descriptor, data)
+
+    with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.append(measured(TASKS[0]))
+        monkeypatch.undo()
+        writer.append(measured(TASKS[1]))
+    assert [row.task for row in folders.load(tmp_path).rows] == TASKS[:2]
