@@ -4,7 +4,9 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -84,11 +86,28 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with an ExitCode."""
+    _open_closed_streams()
+    _hang_up_as_interrupt()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name from a file must not end in a traceback where the locale cannot write it.
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
+
+
+def _open_closed_streams() -> None:
+    """Where stdout or stderr was closed (`>&-`), what is written goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+            setattr(sys, name, nowhere)
+
+
+def _hang_up_as_interrupt() -> None:
+    """A closed terminal stops a command as Ctrl-C does; under nohup it goes on."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is signal.SIG_DFL:
+        signal.signal(hang_up, signal.default_int_handler)
 
 
 def run(args: list[str] | None = None) -> int:
@@ -102,8 +121,9 @@ def run(args: list[str] | None = None) -> int:
             obj=tuple(arguments),  # a sweep records the command line, and prints the one to go on
         )
         return int(result) if isinstance(result, int) else ExitCode.OK
-    except click.exceptions.Abort:
-        click.echo("Interrupted.", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        with suppress(OSError):
+            click.echo("Interrupted.", err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -193,6 +194,7 @@ class WorkerBackend:
             daemon=True,
         )
         try:
+            _start_server()
             self._process.start()
             theirs.close()
             answer = self._wait(START_S)
@@ -230,9 +232,24 @@ class WorkerBackend:
             log.close()
         if connection is not None:
             connection.close()
-        if process is not None:
+        if process is not None and process.pid is not None:  # Ctrl-C may come before it starts
             process.kill()
             process.join(self._patience_s)
+
+
+def _start_server() -> None:
+    """Start the process that workers are forked from, deaf to Ctrl-C: that is for us to handle.
+
+    It hears signals while it imports torch, and would end in a traceback of its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    resource_tracker.ensure_running()  # it unblocks SIGINT, so it goes first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _DOCTOR = "`medusa-bench doctor` says what this machine can measure and what is missing."
