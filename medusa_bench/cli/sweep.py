@@ -225,6 +225,8 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
             skips=plan.skips,
         ) as writer:
             code = _Sweep(request, options, plan, backend, writer).run()
+    for death in backend.deaths:
+        click.echo(f"A worker died {death}; another one went on.", err=True)
     print_folder(str(path), as_json=options["as_json"])
     if code in (ExitCode.INTERRUPTED, ExitCode.UNFINISHED):
         same = [a for a in arguments if a != "--retry-failed"]

@@ -59,6 +59,12 @@ def device_name(device: str) -> str | None:
     return gpus[index].name if index < len(gpus) else None
 
 
+# A worker that ends so at its start or over the roofs was asked for nothing of its own: another
+# one may do, where a point that kills its worker is a failure of that point.
+_DEATHS = frozenset({FailureKind.KILLED, FailureKind.CRASHED, FailureKind.HUNG})
+_TRIES = 3
+
+
 class WorkerBackend:
     """One device, measured by a worker process.
 
@@ -84,6 +90,7 @@ class WorkerBackend:
         self._environment: Environment | None = None
         self._roofs: Roofs | None = None
         self._log: BinaryIO | None = None
+        self.deaths: list[str] = []  # workers that died at their start or over the roofs, in words
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +107,7 @@ class WorkerBackend:
     def environment(self) -> Environment:
         """The device and libraries. Raises MedusaBenchError where the device cannot be opened."""
         if self._environment is None:
-            self._start()
+            self._start_or_retry()
         assert self._environment is not None
         return self._environment
 
@@ -109,7 +116,11 @@ class WorkerBackend:
 
         Raises MedusaBenchError where that fails.
         """
-        answer = self._ask("roofs", (tuple(dtypes), quick), ROOFS_S + self._patience_s)
+        for _ in range(_TRIES):
+            answer = self._ask("roofs", (tuple(dtypes), quick), ROOFS_S + self._patience_s)
+            if answer.kind not in _DEATHS:
+                break
+            self.deaths.append(f"while the roofs were measured: {answer.reason}")
         if answer.kind is not None:
             raise MedusaBenchError(
                 f"The roofs could not be measured: {answer.reason}.", hint=answer.hint or _DOCTOR
@@ -151,7 +162,7 @@ class WorkerBackend:
     def _ask(self, name: str, arguments: tuple[object, ...], deadline_s: float) -> Answer:
         if self._connection is None:
             try:
-                self._start()
+                self._start_or_retry()
             except MedusaBenchError as error:
                 return Answer(kind=FailureKind.ERROR, reason=error.message, hint=error.hint)
         assert self._connection is not None
@@ -177,7 +188,23 @@ class WorkerBackend:
             self._discard()
         return answer
 
-    def _start(self) -> None:
+    def _start_or_retry(self) -> None:
+        """Start a worker; one that dies of nothing it was asked for gets a successor."""
+        for tries_left in reversed(range(_TRIES)):
+            answer = self._start()
+            if answer.kind is None:
+                self._environment = self._environment or answer.value
+                return
+            self._discard()
+            if answer.kind not in _DEATHS or not tries_left:
+                raise MedusaBenchError(
+                    f"{self._options.device} cannot be measured: {answer.reason}.",
+                    hint=answer.hint or _DOCTOR,
+                )
+            self.deaths.append(f"at its start: {answer.reason}")
+
+    def _start(self) -> Answer:
+        """A new worker, and what it says of its device."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["medusa_bench.measure.fork_preload"])
         self._connection, theirs = context.Pipe()
@@ -207,13 +234,7 @@ class WorkerBackend:
         finally:
             theirs.close()
             Path(log).unlink(missing_ok=True)  # both sides hold it open; nothing is left behind
-        if answer.kind is not None:
-            self._discard()
-            raise MedusaBenchError(
-                f"{options.device} cannot be measured: {answer.reason}.",
-                hint=answer.hint or _DOCTOR,
-            )
-        self._environment = self._environment or answer.value
+        return answer
 
     def _died(self) -> Answer:
         assert self._process is not None

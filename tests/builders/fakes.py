@@ -28,6 +28,7 @@ class FakeBackend:
     """
 
     environment = FAKE_DEVICE
+    deaths: Sequence[str] = ()
 
     def __init__(
         self,

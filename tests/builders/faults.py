@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from medusa_bench.measure import worker
 from medusa_bench.results.rows import Environment, FailureKind, Measurement, Roofs, Task
@@ -85,6 +86,44 @@ def meet(fault: Fault) -> None:
             os._exit(3)
         case Fault.BUG | Fault.STICKY_ERROR:
             raise ValueError("shapes do not match")
+
+
+@dataclass(frozen=True)
+class DiesAtFirst:
+    """What WorkerBackend takes as make_measurer: its first workers die at their start or roofs.
+
+    The deaths that were died are counted in a file: each worker is a process of its own.
+    """
+
+    fault: Fault
+    at: str  # "start" or "roofs"
+    deaths: int
+    counted_in: Path
+
+    def __call__(self, options: worker.Options) -> "DyingMeasurer":
+        inner = worker.open_measurer(options)
+        if self.at == "start":
+            self.die_or_live()
+        return DyingMeasurer(inner, {}, dies=self)
+
+    def die_or_live(self) -> None:
+        died = self.counted_in.stat().st_size if self.counted_in.exists() else 0
+        if died < self.deaths:
+            with self.counted_in.open("ab") as file:
+                file.write(b"x")
+            meet(self.fault)
+
+
+@dataclass
+class DyingMeasurer(FaultyMeasurer):
+    """One whose look at the roofs may be its last."""
+
+    dies: DiesAtFirst = field(kw_only=True)
+
+    def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
+        if self.dies.at == "roofs":
+            self.dies.die_or_live()
+        return super().roofs(dtypes, quick)
 
 
 @dataclass(frozen=True)

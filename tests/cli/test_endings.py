@@ -14,6 +14,12 @@ INTERRUPTS = int(os.environ.get("MEDUSA_BENCH_INTERRUPTS", "4"))
 SWEEP = ["sweep", "-m", "llama-68m", "--operator", "q", "-b", "1..64", "-s", "128..1024"]
 
 
+def _hearing() -> None:
+    """Tests may run in the background, where a shell has signals ignored."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
+
+
 def started(*arguments: str, **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "medusa_bench", *arguments],
@@ -21,6 +27,7 @@ def started(*arguments: str, **more: object) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         text=True,
         start_new_session=True,
+        preexec_fn=_hearing,  # noqa: PLW1509  # no threads here
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},  # type: ignore[call-overload]
     )
 

@@ -24,7 +24,7 @@ from medusa_bench.results.rows import (
 )
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
-from tests.builders.faults import EXPECTED, Fault, MakeFaulty
+from tests.builders.faults import EXPECTED, DiesAtFirst, Fault, MakeFaulty
 
 TASKS = [Task(Product(1, 1, 16, k), Dtype.FLOAT32, Timing.KERNEL) for k in (16, 32, 48)]
 ARENA_BYTES = 1 << 20
@@ -191,6 +191,32 @@ def test_how_a_worker_ended_is_told_in_words(
     told, reason = explain_exit(exit_code)
     assert told is kind
     assert word in reason
+
+
+@pytest.mark.parametrize("at", ["start", "roofs"])
+@pytest.mark.parametrize("fault", [Fault.KILL, Fault.ABORT])
+def test_a_worker_that_dies_at_its_start_or_roofs_gets_a_successor(
+    tmp_path: Path, at: str, fault: Fault
+) -> None:
+    backend = WorkerBackend(
+        "cpu",
+        num_threads=1,
+        arena_bytes=1 << 20,
+        make_measurer=DiesAtFirst(fault, at, 2, tmp_path / "deaths"),
+    )
+    with backend:
+        roofs = backend.roofs((Dtype.FLOAT32,))
+    assert roofs.memory_bandwidth_bytes_per_s > 0
+    assert len(backend.deaths) == 2
+    assert all({"start": "at its start", "roofs": "roofs"}[at] in words for words in backend.deaths)
+
+
+def test_a_worker_that_dies_every_time_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    dies = DiesAtFirst(Fault.KILL, "start", 99, tmp_path / "deaths")
+    backend = WorkerBackend("cpu", num_threads=1, arena_bytes=1 << 20, make_measurer=dies)
+    with backend, pytest.raises(MedusaBenchError, match="SIGKILL"):
+        _ = backend.environment
+    assert (tmp_path / "deaths").stat().st_size == 3
 
 
 PARENT = """
