@@ -13,6 +13,7 @@ from medusa_bench.cli import against as scores
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli import generate as generating
 from medusa_bench.cli.options import COUNTS, JSON, MODELS
+from medusa_bench.compare.methods import METHODS
 
 if TYPE_CHECKING:
     from medusa_bench.compare.break_even import BreakEven
@@ -50,8 +51,7 @@ _GENERATE = simulation.stack(
     metavar="NAMES",
     default=(),
     show_default="medusa,draft-model",
-    help="vanilla, medusa, draft-model, eagle-1, eagle-2, eagle-3, prompt-lookup, lookahead, mtp, "
-    "self-speculative, block-diffusion.",
+    help=f"{', '.join(METHODS)}.",
 )
 @click.option(
     "-b",

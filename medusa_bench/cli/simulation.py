@@ -8,6 +8,7 @@ import click
 
 from medusa_bench.cli import console
 from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
+from medusa_bench.compare.acceptance import KINDS
 from medusa_bench.specs.paper_grid import PAPER_GPU
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ ACCEPTANCE = click.option(
     "--acceptance",
     multiple=True,
     metavar="[NAME=]MODEL",
-    help="Acceptance model, for all methods or for the method or draft NAME. MODEL: paper, "
-    "printed, log:A[:BASE], chain:P, survival:P1,P2, tree:MODEL, tokens:N, or a file (JSON, CSV, "
-    "vLLM's metrics or log).",
+    help="Acceptance model, for all methods or for the method or draft NAME. MODEL: "
+    f"{', '.join(words.partition(': ')[0] for words, _ in KINDS.values())}, or a file (JSON, CSV, "
+    "what an engine printed).",
 )
 DRAFT = click.option(
     "--draft",

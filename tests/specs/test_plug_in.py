@@ -81,3 +81,61 @@ def test_a_row_that_is_no_product_is_refused_at_import(
     result = run(copy, ["operators"])
     assert result.returncode != 0
     assert f"operator odd: {symbol} {words}" in result.stderr
+
+
+def test_a_gpu_is_one_file(copy: Path) -> None:
+    profile = (copy / "profiles" / "a40.toml").read_text()
+    ours = profile.replace('"NVIDIA A40"', '"NVIDIA A41"')
+    assert ours != profile
+    (copy / "profiles" / "a41.toml").write_text(ours)
+    out(copy, "profiles", "check", "a41")
+    assert "a41" in out(copy, "profiles")
+    out(copy, "compare", "--gpu", "a41", "-m", "llama-7b", "--json")
+    out(copy, "predict", "--gpu", "a41", "-m", "llama-7b", "-b", "1", "-s", "128")
+
+
+def test_a_decoding_method_is_one_row_and_shows_in_help_compare_and_schedule(copy: Path) -> None:
+    methods = "medusa_bench/compare/methods.py"
+    row = (
+        'METHODS: Mapping[str, Row] = {\n    "twin": Row(\n        "a twin drafts",\n'
+        '        lambda t, d, n: replace(draft_model(d, n), name="twin"),\n'
+        "        (1, 2, 3),\n        acceptance.Chain(0.7),\n"
+        "        size_is_draft_len=True,\n        uses_draft_model=True,\n    ),\n"
+    )
+    edit(copy / methods, "METHODS: Mapping[str, Row] = {\n", row)
+    assert "twin" in out(copy, "compare", "--help")
+    found = out(copy, "compare", "--method", "twin", "--gpu", "a40", "--json")
+    rows = json.loads(found)["devices"][0]["comparisons"]
+    assert {each["method"] for each in rows} >= {"twin"}
+    out(copy, "schedule", "--method", "twin", "--engine", "json", "--gpu", "a40")
+
+
+def test_an_acceptance_law_is_one_class(copy: Path) -> None:
+    """One that meets the protocol by standing on another, and one row that names it."""
+    laws = "medusa_bench/compare/acceptance.py"
+    edit(
+        copy / laws,
+        '    "tokens": (',
+        '    "half": ("half: every second drafted token", lambda: Chain(0.5)),\n    "tokens": (',
+    )
+    assert "half" in out(copy, "compare", "--help")
+    found = json.loads(out(copy, "acceptance", "half", "-q", "3", "--json"))
+    assert "1.75" in json.dumps(found)
+
+
+def test_a_serving_engine_is_one_row_until_its_costs_are_fitted(copy: Path) -> None:
+    row = "ENGINES: Mapping[str, _Engine] = {\n"
+    edit(
+        copy / "medusa_bench/compare/serving.py",
+        row,
+        row + '    "ours": _Engine(Launches.GRAPHS),\n',
+    )
+    found = json.loads(out(copy, "compare", "--engine", "ours", "--gpu", "a40", "--json"))
+    assert "a serving engine of unknown name" in json.dumps(found)
+    engines = copy / "medusa_bench/compare/engines.toml"
+    table = engines.read_text().split("[[engine]]")[2]
+    ours = table.replace('engine = "sglang"', 'engine = "ours"').replace("sglang 0.4", "ours 1")
+    ours = ours.replace('generation = "0.4"', 'generation = ""')
+    engines.write_text(engines.read_text() + "\n[[engine]]" + ours)
+    found = json.loads(out(copy, "compare", "--engine", "ours", "--gpu", "a40", "--json"))
+    assert "ours 1" in json.dumps(found)
