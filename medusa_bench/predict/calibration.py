@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.predict import boosting, tiles
 from medusa_bench.predict.gaussian_process import GaussianProcess
 from medusa_bench.results.rows import Timing
+from medusa_bench.specs.ceilings import Bound, Ceilings
 from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -27,7 +27,7 @@ from medusa_bench.specs.profiles import DeviceProfile
 OVERLAP = 3.0
 
 ANY_DEVICE = "any"  # the calibration that holds what is known of a device left out altogether
-BOUNDS = ("launch", "memory", "compute")
+BOUNDS = tuple(Bound)
 
 # How fast what the formula leaves over changes along each feature, in the order of Work.features:
 # 1 / the distance over which it does. Chosen once on the reference data; log memory / compute and
@@ -37,7 +37,7 @@ NUM_FEATURES = len(FEATURE_SCALES)
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
+class DeviceCeilings(Ceilings):
     """What a calibration is relative to: a datasheet's ceilings, or those measured in a run."""
 
     peak_flops_per_s: Mapping[Dtype, float]
@@ -47,7 +47,7 @@ class Ceilings:
     clock_hz: float
 
     @classmethod
-    def of(cls, profile: DeviceProfile) -> "Ceilings":
+    def of(cls, profile: DeviceProfile) -> "DeviceCeilings":
         return cls(
             profile.peak_flops_per_s,
             profile.memory_bandwidth_bytes_per_s,
@@ -60,16 +60,6 @@ class Ceilings:
         """FLOP/s of each dtype. Raises MedusaBenchError if there is none."""
         peak = {dtype: self.peak(dtype) for dtype in dict.fromkeys(dtypes)}
         return np.array([peak[dtype] for dtype in dtypes])
-
-    def peak(self, dtype: Dtype) -> float:
-        """FLOP/s of a dtype. Raises MedusaBenchError if there is none."""
-        try:
-            return self.peak_flops_per_s[dtype]
-        except KeyError:
-            known = ", ".join(self.peak_flops_per_s)
-            raise MedusaBenchError(
-                f"There is no {dtype} peak to predict from.", hint=f"known here: {known}."
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,9 @@ class Work:
     partial_s: FloatArray
 
     @classmethod
-    def of(cls, products: Products, dtypes: Dtype | Sequence[Dtype], ceilings: Ceilings) -> "Work":
+    def of(
+        cls, products: Products, dtypes: Dtype | Sequence[Dtype], ceilings: DeviceCeilings
+    ) -> "Work":
         """dtypes: one for all products, or one for each.
 
         Raises MedusaBenchError for a dtype without a peak.
@@ -129,7 +121,7 @@ class Work:
             partial_s=4 * tiling.partial_elements / bandwidth,
         )
 
-    def features(self, parameters: Parameters, ceilings: Ceilings) -> FloatArray:
+    def features(self, parameters: Parameters, ceilings: DeviceCeilings) -> FloatArray:
         """What a correction is learned from: logarithms, shape (num_products, columns)."""
         p = self.products
         memory_s, tiled_s = self._times(parameters)
@@ -251,7 +243,7 @@ class Calibration:
 
     device: str  # a profile's name, or the device's own
     timing: Timing
-    ceilings: Ceilings
+    ceilings: DeviceCeilings
     parameters: Parameters
     interval: Interval
     source: str

@@ -18,7 +18,7 @@ from medusa_bench.predict.boosting import Forest
 from medusa_bench.predict.calibration import (
     NUM_FEATURES,
     Calibration,
-    Ceilings,
+    DeviceCeilings,
     Interval,
     Parameters,
     Residual,
@@ -106,7 +106,7 @@ def decode(value: JsonObject, *, where: str) -> Calibration:
         calibration = Calibration(
             device=_text(value["device"]),
             timing=Timing(value["timing"]),
-            ceilings=Ceilings(
+            ceilings=DeviceCeilings(
                 {Dtype(d): _positive(peak) for d, peak in ceilings["peak_flops_per_s"].items()},
                 _positive(ceilings["memory_bandwidth_bytes_per_s"]),
                 _count(ceilings["num_sms"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.predict import calibration_files, interpolation, latency
-from medusa_bench.predict.calibration import Calibration, Ceilings, Parameters
+from medusa_bench.predict.calibration import Calibration, DeviceCeilings, Parameters
 from medusa_bench.predict.fitting import Origin, Prior
 from medusa_bench.predict.interpolation import Measured
 from medusa_bench.predict.latency import Calibrated, LatencyModel, Roofline
@@ -51,7 +51,7 @@ def model_for(
     profile = profile_of(str(gpu))
     match kind:
         case Kind.ROOFLINE:
-            return Roofline(profile.name, Ceilings.of(profile))
+            return Roofline(profile.name, DeviceCeilings.of(profile))
         case Kind.MEASURED:
             raise MedusaBenchError(
                 f"{profile.name} is a GPU, not a folder with measurements.",

@@ -15,7 +15,7 @@ from medusa_bench.predict.calibration import (
     BOUNDS,
     FEATURE_SCALES,
     Calibration,
-    Ceilings,
+    DeviceCeilings,
     Interval,
     Parameters,
     Residual,
@@ -69,7 +69,7 @@ class Origin:
 
 
 def calibrate(
-    samples: Samples, ceilings: Ceilings, prior: Prior, origin: Origin, *, seed: int = 0
+    samples: Samples, ceilings: DeviceCeilings, prior: Prior, origin: Origin, *, seed: int = 0
 ) -> Calibration:
     """The calibration that the samples and the prior make."""
     work = Work.of(samples.products, samples.dtypes, ceilings)

@@ -11,7 +11,7 @@ import numpy as np
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.predict import fitting
-from medusa_bench.predict.calibration import BOUNDS, Calibration, Ceilings, Interval
+from medusa_bench.predict.calibration import BOUNDS, Calibration, DeviceCeilings, Interval
 from medusa_bench.predict.fitting import Origin, Prior, Samples
 from medusa_bench.predict.latency import Predictions
 from medusa_bench.results.reading import Results
@@ -139,20 +139,20 @@ def _interpolation_interval(lines: Mapping[tuple[int, Size], _Line]) -> Interval
     return Interval((low,) * len(BOUNDS), (high,) * len(BOUNDS))
 
 
-def ceilings_of(environment: Environment, roofs: Roofs | None) -> Ceilings:
+def ceilings_of(environment: Environment, roofs: Roofs | None) -> DeviceCeilings:
     """The datasheet's ceilings of a known device, else those measured in the run.
 
     Raises MedusaBenchError where there are neither.
     """
     profile = match(environment.device, environment.memory_bytes)
     if profile is not None:
-        return Ceilings.of(profile)
+        return DeviceCeilings.of(profile)
     if roofs is None:
         raise MedusaBenchError(
             f"Neither a profile nor measured roofs are known of {environment.device}.",
             hint="run `medusa-bench sweep` or `calibrate` there: both measure the roofs.",
         )
-    return Ceilings(
+    return DeviceCeilings(
         roofs.peak_flops_per_s,
         roofs.memory_bandwidth_bytes_per_s,
         environment.num_sms or 0,
@@ -184,7 +184,7 @@ def numbers_of(results: Results, timing: Timing) -> dict[tuple[Product, Dtype], 
 
 def calibration_of(
     numbers: Mapping[tuple[Product, Dtype], Summary],
-    ceilings: Ceilings,
+    ceilings: DeviceCeilings,
     prior: Prior,
     origin: Origin,
     *,

@@ -12,7 +12,7 @@ from medusa_bench.predict import calibration_files
 from medusa_bench.predict.calibration import (
     ANY_DEVICE,
     Calibration,
-    Ceilings,
+    DeviceCeilings,
     Parameters,
     Parts,
     Work,
@@ -69,7 +69,7 @@ class Roofline:
     """
 
     device: str
-    ceilings: Ceilings
+    ceilings: DeviceCeilings
 
     @property
     def name(self) -> str:
@@ -155,7 +155,7 @@ def family_prior(
     """
     anything = next(each for each in calibrations if each.device == ANY_DEVICE)
     lenders, words = relatives(profile, calibrations)
-    ceilings = Ceilings.of(profile)
+    ceilings = DeviceCeilings.of(profile)
     calibration = replace(
         anything,
         device=profile.name,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.predict import choosing, fitting, latency
-from medusa_bench.predict.calibration import ANY_DEVICE, Calibration, Ceilings, Interval, Work
+from medusa_bench.predict.calibration import ANY_DEVICE, Calibration, DeviceCeilings, Interval, Work
 from medusa_bench.predict.fitting import Origin, Prior, Samples
 from medusa_bench.predict.latency import Calibrated
 from medusa_bench.results import tables
@@ -253,7 +253,7 @@ def parameter_fits(observations: Observations, seed: int) -> list[Fit]:
         chosen = rows
         if len(rows) > _PARAMETER_ROWS:
             chosen = np.random.default_rng(seed).choice(rows, _PARAMETER_ROWS, replace=False)
-        mine, ceilings = observations[chosen], Ceilings.of(profile)
+        mine, ceilings = observations[chosen], DeviceCeilings.of(profile)
         work = Work.of(mine.products, mine.dtypes, ceilings)
         calibration = Calibration(
             profile.name,
@@ -316,7 +316,7 @@ def calibrate_rows(observations: Observations, command: str, *, seed: int) -> Ca
     profile = profile_of(str(names[0]))
     return fitting.calibrate(
         samples_of(observations),
-        Ceilings.of(profile),
+        DeviceCeilings.of(profile),
         default_prior(),
         Origin(profile.name, observations.timing, str(sources[0]) or "unnamed rows", command),
         seed=seed,
@@ -345,7 +345,7 @@ def _fitted(
 ) -> Calibrated:
     calibration = fitting.calibrate(
         samples_of(observations),
-        Ceilings.of(profile),
+        DeviceCeilings.of(profile),
         prior,
         Origin(profile.name, observations.timing, "rows of the same file"),
         seed=seed,
@@ -371,7 +371,7 @@ def _joined(
     for rows, model in models:
         mine = observations[rows]
         corrected = model.calibration.predict(model.calibration.work(mine.products, mine.dtypes))
-        ceilings = Ceilings.of(profile_of(model.device))
+        ceilings = DeviceCeilings.of(profile_of(model.device))
         roof = Work.of(mine.products, mine.dtypes, ceilings)
         parts.append((corrected, np.maximum(roof.memory_s, roof.compute_s), model.name))
     return Scored(

@@ -215,7 +215,7 @@ def _roofline_words(folder: Folder) -> list[str]:
         share, bound = each.roof_fraction, each.bound
         if folder.results.roof is None:
             share, bound = page_data.of_datasheet(folder.profile, each)
-        if share is not None:
+        if share is not None and bound is not None:
             shares.setdefault(each.point.operator.family, []).append(share)
             bounds[bound] += 1
     if not shares:

@@ -14,6 +14,7 @@ from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.reading import EXPORT_COLUMNS, Results
 from medusa_bench.results.rows import ResultPoint
 from medusa_bench.specs import profiles
+from medusa_bench.specs.ceilings import Bound
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.profiles import DeviceProfile
 
@@ -136,7 +137,7 @@ class _Tasks:
             "operational_intensity": product.operational_intensity(point.dtype),
             "flops_per_s": each.flops_per_s,
             "roof_fraction": each.roof_fraction,
-            "bound": each.bound,
+            "bound": each.bound or "",
             "datasheet_fraction": share,
             "datasheet_bound": bound,
             "flags": " ".join(each.flags),
@@ -185,13 +186,15 @@ def _latency_s(each: ResultPoint) -> float:
     return each.summary.latency_s if each.summary else 0.0
 
 
-def of_datasheet(profile: DeviceProfile | None, each: ResultPoint) -> tuple[float | None, str]:
+def of_datasheet(
+    profile: DeviceProfile | None, each: ResultPoint
+) -> tuple[float | None, Bound | None]:
     """The share of the datasheet's roof, and the side of its ridge."""
     dtype = each.point.dtype
     if profile is None or dtype not in profile.peak_flops_per_s:
-        return None, ""
+        return None, None
     intensity = each.point.product.operational_intensity(dtype)
-    bound = "memory" if intensity < profile.ridge_point(dtype) else "compute"
+    bound = profile.bound(intensity, dtype)
     if each.flops_per_s is None:
         return None, bound
     return each.flops_per_s / profile.attainable_flops_per_s(intensity, dtype), bound

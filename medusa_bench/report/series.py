@@ -17,6 +17,7 @@ from medusa_bench.results.rows import (
     Roofs,
     Timing,
 )
+from medusa_bench.specs.ceilings import Ceiling, Ceilings
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import FIGURE_SERIES
 from medusa_bench.specs.paper_grid import PAPER_GPU, PAPER_GPUS, PAPER_MODELS
@@ -74,20 +75,17 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class NamedCeiling(Ceiling):
     """One roof: of a datasheet (drawn dashed) or measured (drawn solid), in one dtype."""
 
     kind: str  # "datasheet" or "measured"
     name: str
-    peak_flops_per_s: float
-    memory_bandwidth_bytes_per_s: float
 
-    @property
-    def ridge_point(self) -> float:
-        return self.peak_flops_per_s / self.memory_bandwidth_bytes_per_s
-
-    def attainable_flops_per_s(self, operational_intensity: float) -> float:
-        return min(self.peak_flops_per_s, operational_intensity * self.memory_bandwidth_bytes_per_s)
+    @classmethod
+    def of(cls, kind: str, name: str, device: Ceilings, dtype: Dtype) -> "NamedCeiling":
+        """A device's roof in a dtype."""
+        ceiling = device.ceiling(dtype)
+        return cls(ceiling.peak_flops_per_s, ceiling.memory_bandwidth_bytes_per_s, kind, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ class Panel:
     timing: Timing | None
     provenance: Provenance | None  # None where only roofs are shown
     by: By
-    ceilings: tuple[Ceiling, ...]
+    ceilings: tuple[NamedCeiling, ...]
     series: tuple[Series, ...]
     source: str = ""  # of reported and predicted numbers
     group: str = ""  # by candidates, each group of operators has its own panel
@@ -231,10 +229,7 @@ def panels(sources: Sequence[Source], by: By, selection: Selection) -> list[Pane
 def roofs_alone(profiles: Sequence[DeviceProfile], dtype: Dtype) -> list[Panel]:
     """One panel that compares datasheet roofs, without points."""
     ceilings = tuple(
-        Ceiling(
-            "datasheet", profile.name, profile.peak(dtype), profile.memory_bandwidth_bytes_per_s
-        )
-        for profile in profiles
+        NamedCeiling.of("datasheet", profile.name, profile, dtype) for profile in profiles
     )
     return [Panel("datasheet roofs", "", dtype, None, None, By.OPERATOR, ceilings, ())]
 
@@ -270,20 +265,13 @@ def _panels_of(source: Source, by: By, selection: Selection) -> Iterator[Panel]:
                 yield replace(panel, series=tuple(members), group=group)
 
 
-def _ceilings(source: Source, dtype: Dtype) -> tuple[Ceiling, ...]:
+def _ceilings(source: Source, dtype: Dtype) -> tuple[NamedCeiling, ...]:
     ceilings = []
     if source.roofs and dtype in source.roofs.peak_flops_per_s:
-        ceilings.append(
-            Ceiling(
-                "measured",
-                source.device,
-                source.roofs.peak_flops_per_s[dtype],
-                source.roofs.memory_bandwidth_bytes_per_s,
-            )
-        )
+        ceilings.append(NamedCeiling.of("measured", source.device, source.roofs, dtype))
     profiles = {each.name: each for each in (source.profile, *source.extra_profiles) if each}
     ceilings += [
-        Ceiling("datasheet", name, each.peak(dtype), each.memory_bandwidth_bytes_per_s)
+        NamedCeiling.of("datasheet", name, each, dtype)
         for name, each in profiles.items()
         if dtype in each.peak_flops_per_s
     ]
@@ -291,7 +279,7 @@ def _ceilings(source: Source, dtype: Dtype) -> tuple[Ceiling, ...]:
 
 
 def _series(
-    points: Sequence[ResultPoint], by: By, source: Source, ceilings: tuple[Ceiling, ...]
+    points: Sequence[ResultPoint], by: By, source: Source, ceilings: tuple[NamedCeiling, ...]
 ) -> Iterator[Series]:
     def key(each: ResultPoint) -> tuple[int, int, int, Provenance]:
         setting = each.point.setting
@@ -320,7 +308,7 @@ def _series(
 
 
 def _dots(
-    members: Iterable[ResultPoint], source: Source, ceilings: tuple[Ceiling, ...]
+    members: Iterable[ResultPoint], source: Source, ceilings: tuple[NamedCeiling, ...]
 ) -> Iterator[Dot]:
     by_product: dict[object, list[ResultPoint]] = {}
     for each in members:

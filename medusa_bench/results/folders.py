@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,10 @@ _BATCH_ROWS = 1000
 
 Item = TypeVar("Item")
 RowKey = tuple[str, int]  # Task.key and round_index
+
+_HELD_BACK = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 def load(path: str | Path) -> Results:
@@ -252,16 +257,26 @@ def _unused(path: Path) -> Path:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold signals back until what is being written is whole and counted."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
+    """Hold back Ctrl-C, and what else has a handler, until what is written is whole and counted.
+
+    By handlers of its own: a blocked signal goes to another thread, and from there to this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers in the main thread alone
         return
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    arrived: list[int] = []
+    handlers = {
+        number: handler for number in _HELD_BACK if callable(handler := signal.getsignal(number))
+    }
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: arrived.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            handlers[signal.Signals(number)](number, None)
 
 
 def refuse_if_busy(path: str | Path) -> None:

@@ -192,12 +192,12 @@ class Results:
     def _result_point(
         self, point: Point, task: Task, summary: Summary | None, reason: str = ""
     ) -> ResultPoint:
-        fraction, bound = None, ""
+        fraction, bound = None, None
         flags = summary.flags if summary else ()
         if self.roof and point.dtype in self.roof.peak_flops_per_s:
             product = task.product
             intensity = product.operational_intensity(point.dtype)
-            bound = "memory" if intensity < self.roof.ridge_point(point.dtype) else "compute"
+            bound = self.roof.bound(intensity, point.dtype)
             if summary:
                 attainable = self.roof.attainable_flops_per_s(intensity, point.dtype)
                 fraction = product.flops / summary.latency_s / attainable
@@ -256,7 +256,7 @@ def export_rows(results: Results) -> Iterator[dict[str, Cell]]:
             "operational_intensity": product.operational_intensity(point.dtype),
             "flops_per_s": each.flops_per_s,
             "roof_fraction": each.roof_fraction,
-            "bound": each.bound,
+            "bound": each.bound or "",
             "flags": " ".join(each.flags),
             "provenance": each.provenance,
             "reason": each.reason,

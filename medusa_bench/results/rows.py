@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
+from medusa_bench.specs.ceilings import Bound, Ceilings
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Operator, Point, points
@@ -191,22 +192,12 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Roofs:
+class Roofs(Ceilings):
     """Ceilings measured in a run: the best product per dtype and the best copy, read or triad."""
 
     peak_flops_per_s: Mapping[Dtype, float]
     memory_bandwidth_bytes_per_s: float
     measured_at_s: float = 0.0
-
-    def attainable_flops_per_s(self, operational_intensity: float, dtype: Dtype) -> float:
-        """min(peak, intensity x bandwidth). Source: Williams et al., "Roofline", CACM 2009."""
-        return min(
-            self.peak_flops_per_s[dtype], operational_intensity * self.memory_bandwidth_bytes_per_s
-        )
-
-    def ridge_point(self, dtype: Dtype) -> float:
-        """The operational intensity (FLOPs/byte) from which compute is the roof."""
-        return self.peak_flops_per_s[dtype] / self.memory_bandwidth_bytes_per_s
 
 
 # How far the roofs may move between two looks. A CPU shares its memory with whatever else runs.
@@ -269,7 +260,7 @@ class ResultPoint:
     summary: Summary | None  # None where failed or skipped
     reason: str = ""  # why there is no number
     roof_fraction: float | None = None  # FLOP/s over the roof at this intensity
-    bound: str = ""  # "memory" or "compute": the side of the measured roof's ridge; "" without one
+    bound: Bound | None = None  # the side of the measured roof's ridge; None without one
     flags: tuple[QualityFlag, ...] = ()
 
     @property

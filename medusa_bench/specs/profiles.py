@@ -12,6 +12,7 @@ from typing import Any
 from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
 from medusa_bench.base.files import read_bytes, shipped
+from medusa_bench.specs.ceilings import Ceilings
 from medusa_bench.specs.dtypes import Dtype
 
 _GIB = 1 << 30
@@ -56,7 +57,7 @@ _PUBLISHED_NAMES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceProfile:
+class DeviceProfile(Ceilings):
     """Datasheet ceilings of one GPU, all dense, in SI units.
 
     device_names are the exact names drivers give; memory tells apart cards that share one.
@@ -79,30 +80,6 @@ class DeviceProfile:
     source: str
     architecture: str = ""  # "sm_80", "gfx942": tells what an SM does per clock
     vector_clock_hz: float | None = None  # of the float32 peak, where it is another
-
-    def peak(self, dtype: Dtype) -> float:
-        """Dense FLOP/s of a dtype; float32 is without tensor cores, tf32 with.
-
-        Raises MedusaBenchError if the profile has none.
-        """
-        try:
-            return self.peak_flops_per_s[dtype]
-        except KeyError:
-            raise MedusaBenchError(
-                f"The profile {self.name} has no peak for {dtype}.",
-                hint=f"it has {', '.join(self.peak_flops_per_s)}.",
-            ) from None
-
-    def attainable_flops_per_s(self, operational_intensity: float, dtype: Dtype) -> float:
-        """The roofline: FLOP/s this device can reach at an operational intensity (FLOPs/byte).
-
-        Source: Williams, Waterman, Patterson, "Roofline", CACM 2009.
-        """
-        return min(self.peak(dtype), operational_intensity * self.memory_bandwidth_bytes_per_s)
-
-    def ridge_point(self, dtype: Dtype) -> float:
-        """The operational intensity (FLOPs/byte) from which compute is the roof."""
-        return self.peak(dtype) / self.memory_bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)

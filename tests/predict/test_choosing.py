@@ -7,7 +7,7 @@ import pytest
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
 from medusa_bench.predict import calibration_files, choosing, latency
-from medusa_bench.predict.calibration import ANY_DEVICE, Ceilings, Parameters, Work
+from medusa_bench.predict.calibration import ANY_DEVICE, DeviceCeilings, Parameters, Work
 from medusa_bench.predict.choosing import Kind
 from medusa_bench.predict.latency import Roofline
 from medusa_bench.results import folders
@@ -32,7 +32,7 @@ SOME = Products.of(
 
 
 def test_the_roofline_is_the_larger_of_memory_and_compute_time() -> None:
-    model = Roofline("a40", Ceilings.of(A40))
+    model = Roofline("a40", DeviceCeilings.of(A40))
     predicted = model.predict(SOME, Dtype.FLOAT16)
     memory_s = 2 * SOME.num_elements / A40.memory_bandwidth_bytes_per_s
     compute_s = SOME.flops / A40.peak(Dtype.FLOAT16)
@@ -49,7 +49,7 @@ def test_every_profile_has_a_model_above_its_roof_with_an_interval(
     profile = profiles.load(name)
     dtype = Dtype.FLOAT16
     predicted = choosing.model_for(name, timing).predict(SOME, dtype)
-    roof = Roofline(name, Ceilings.of(profile)).predict(SOME, dtype)
+    roof = Roofline(name, DeviceCeilings.of(profile)).predict(SOME, dtype)
     assert (predicted.latency_s > roof.latency_s).all()
     assert (predicted.low_s < predicted.latency_s).all()
     assert (predicted.latency_s < predicted.high_s).all()
@@ -166,7 +166,7 @@ def test_between_measured_rows_it_interpolates_and_elsewhere_it_calibrates(tmp_p
 
 def test_interpolation_keeps_the_steps_of_tiles(tmp_path: Path) -> None:
     """Measured at 64, 128, 256 and so on, 136 lies beyond a step and not on a line between."""
-    ceilings = Ceilings(ROOFS.peak_flops_per_s, 1e12, 64, 8 << 20, 1e9)
+    ceilings = DeviceCeilings(ROOFS.peak_flops_per_s, 1e12, 64, 8 << 20, 1e9)
 
     def true_s(*rows: int) -> np.ndarray:
         products = Products.of([Product(1, m, 4096, 4096) for m in rows])

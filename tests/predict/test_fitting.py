@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from medusa_bench.predict import fitting
-from medusa_bench.predict.calibration import BOUNDS, Ceilings, Parameters, Work
+from medusa_bench.predict.calibration import BOUNDS, DeviceCeilings, Parameters, Work
 from medusa_bench.predict.fitting import Origin, Prior, Samples
 from medusa_bench.results.rows import Timing
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
-A100 = Ceilings({Dtype.FLOAT16: 312e12, Dtype.BFLOAT16: 312e12}, 2039e9, 108, 40 << 20, 1410e6)
+A100 = DeviceCeilings(
+    {Dtype.FLOAT16: 312e12, Dtype.BFLOAT16: 312e12}, 2039e9, 108, 40 << 20, 1410e6
+)
 PRIOR = Prior(Parameters(5e-6, 0.80, 0.77))
 ORIGIN = Origin("a100", Timing.KERNEL, "synthetic")
 SPREAD = [

@@ -8,7 +8,7 @@ import pytest
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.predict import calibration_files, scoring
-from medusa_bench.predict.calibration import Ceilings, Parameters, Work
+from medusa_bench.predict.calibration import DeviceCeilings, Parameters, Work
 from medusa_bench.predict.scoring import LeaveOut, Scored
 from medusa_bench.results import tables
 from medusa_bench.results.tables import Observations
@@ -24,7 +24,7 @@ def table(gpu: str, count: int = 60, seed: int = 0, noise: float = 0.03) -> Obse
     rng = np.random.default_rng(seed)
     m, n, k = np.floor(2 ** rng.uniform([0, 8, 8], [12, 14, 14], (count, 3))).T
     products = Products(np.ones(count), m, n, k)
-    work = Work.of(products, Dtype.FLOAT16, Ceilings.of(profiles.load(gpu)))
+    work = Work.of(products, Dtype.FLOAT16, DeviceCeilings.of(profiles.load(gpu)))
     latency_s = work.latency_s(TRUE) * np.exp(rng.normal(0, noise, count))
     models = np.array(["x", "y", "z"])[np.arange(count) % 3]
     return Observations(

@@ -96,7 +96,7 @@ def test_bound_is_the_side_of_the_ridge() -> None:
 
 def test_without_roofs_fraction_and_bound_are_unknown() -> None:
     for each in results([measured(task) for task in TASKS], roofs=()).points():
-        assert each.roof_fraction is None and each.bound == ""
+        assert each.roof_fraction is None and each.bound is None
 
 
 def test_predictions_bring_their_interval_and_source() -> None:
