@@ -76,7 +76,7 @@ def _print_scores(scored: "Scored", costs: str) -> None:
     vanilla = abs(scored.vanilla_log_error)
     if len(vanilla):
         out.print(
-            f"mean over settings {scoring.mean_over_settings(scored):.3f}; {len(vanilla)} vanilla "
+            f"mean over settings {scoring.mean_over_settings(scored):.2f}; {len(vanilla)} vanilla "
             f"steps off by {vanilla.mean():.0%} on average, {vanilla.max():.0%} at most",
             markup=False,
         )
@@ -90,8 +90,8 @@ def _line(label: str, score: "Score") -> list[str]:
     return [
         label,
         str(score.rows),
-        f"{score.median_abs_log_error:.3f}",
-        f"{score.mean_log_error:+.3f}",
+        f"{score.median_abs_log_error:.2f}",
+        f"{score.mean_log_error:+.2f}",
         f"{score.coverage_90:.0%}",
         f"{score.sign_right:.0%}",
     ]

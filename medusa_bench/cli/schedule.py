@@ -121,7 +121,9 @@ def command(
             hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
             "(vLLM's metrics or log).",
         )
-    for words in caveats(variants[0].acceptance, {length + 1 for length in lengths}):
+    warnings = [f"{target.name}: {note}" for note in target.unmodelled]
+    warnings += caveats(variants[0].acceptance, {length + 1 for length in lengths})
+    for words in warnings:
         console.warn(words)
     read = (
         schedules.read(read_text(check, limits.COMPARISON_BYTES), where=str(check))
@@ -154,6 +156,7 @@ def command(
     if as_json:
         console.print_json(
             {
+                "warnings": warnings,
                 "device": latency.device,
                 "latency_model": latency.name,
                 "method": method,

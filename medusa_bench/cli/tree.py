@@ -83,6 +83,7 @@ def command(
     GPU's cost curve included.
     """
     from medusa_bench.compare import named, trees
+    from medusa_bench.specs import models
 
     if list_names:
         _print_names(as_json)
@@ -106,7 +107,11 @@ def command(
         )
         tree = chosen.tree
         plain = trees.grow(rates, num_candidates, max_depth=max_depth)
+        notes = [f"{model}: {note}" for note in models.load(model).unmodelled]
+        for note in notes:
+            console.warn(note)
         facts |= {
+            "warnings": notes,
             "gpu": gpu,
             "model": model,
             "batch_size": batch_size,

@@ -196,6 +196,11 @@ def block_diffusion(target: ModelShape, block_len: int, draft_layers: int) -> Me
     )
 
 
+def parallel_draft(shape: ModelShape, draft_len: int, name: str) -> Method:
+    """draft_len tokens drafted in one pass over as many mask tokens (PARD, P-EAGLE)."""
+    return Method(name, draft_len + 1, (Draft(shape, 1, draft_len),), draft_len=draft_len)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How a method is offered on the command line: its sizes swept, and what it accepts unless

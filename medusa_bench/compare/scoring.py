@@ -9,7 +9,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -20,14 +20,14 @@ import numpy as np
 from medusa_bench.base import limits
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.base.files import read_text
-from medusa_bench.compare import acceptance, methods, serving, serving_fit
+from medusa_bench.compare import acceptance, choosing, methods, serving, serving_fit
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, Method
 from medusa_bench.compare.serving import CostTable, EngineCost, Steps
 from medusa_bench.compare.serving_fit import Evidence
 from medusa_bench.compare.simulation import Variant, product_steps, simulate
-from medusa_bench.predict import choosing
+from medusa_bench.predict.choosing import model_for
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs import models, profiles
 from medusa_bench.specs.columns import FloatArray
@@ -174,16 +174,20 @@ def _latency(row: Mapping[str, str]) -> LatencyModel:
 
 @cache
 def _latency_of(profile: str) -> LatencyModel:
-    return choosing.model_for(profile)
+    return model_for(profile)
 
 
+_ALIASES = {
+    "eagle": "eagle-1", "n-gram": "prompt-lookup", "ngram": "prompt-lookup",
+    "suffix": "prompt-lookup", "block-diffusion": "dflash",
+}  # fmt: skip
 # EAGLE's usual trees: candidates, drafting passes, nodes a pass (its default settings).
 _EAGLE_TREES = {"eagle-1": (26, 5, 4), "eagle-2": (60, 6, 10), "eagle-3": (60, 8, 10)}
 
 
 def _method(row: Mapping[str, str], target: ModelShape) -> Method:
     """The method at the row's size, and at its usual one where none is printed."""
-    name, shape = row["method"], row.get("shape", "")
+    name, shape = _ALIASES.get(row["method"], row["method"]), row.get("shape", "")
     draft_len, count = (
         int(_number(row, key)) if row.get(key) else 0 for key in ("draft_len", "num_candidates")
     )
@@ -192,16 +196,26 @@ def _method(row: Mapping[str, str], target: ModelShape) -> Method:
     if name in _EAGLE_TREES and shape == "tree":
         usual, depth, width = _EAGLE_TREES[name]
         return methods.eagle(target, count or usual, draft_len or depth, width, name)
+
+    def draft() -> ModelShape:
+        named = row.get("draft", "")
+        usual = choosing.default_draft(target)
+        if not named and usual:
+            return usual
+        return _found(models.load, named or "none", "draft unknown")
+
+    four_layers = replace(target, name=f"{target.name} drafting layers", num_layers=4)
     make: dict[str, Callable[[], Method]] = {
         "medusa": lambda: methods.medusa(count or 64, heads=True),
         "hydra": lambda: methods.medusa(count or 64, heads=True),
         "prompt-lookup": lambda: methods.prompt_lookup(draft_len or 10),
         "lookahead": lambda: methods.lookahead(7, 5, 7),
         "dflash": lambda: methods.block_diffusion(target, count or 16, 5),
+        "dspark": lambda: methods.block_diffusion(target, count or 8, 5),
         "mtp": lambda: methods.mtp(target, draft_len or 1),
-        "draft-model": lambda: methods.draft_model(
-            _found(models.load, row.get("draft") or "llama-68m", "draft unknown"), draft_len or 5
-        ),
+        "draft-model": lambda: methods.draft_model(draft(), draft_len or 5),
+        "pard": lambda: methods.parallel_draft(draft(), draft_len or 8, name),
+        "p-eagle": lambda: methods.parallel_draft(four_layers, draft_len or 5, name),
     }
     if name not in make:
         raise _RefusedError("method unknown")

@@ -111,14 +111,23 @@ class _Engine:
 ENGINES: Mapping[str, _Engine] = {
     "vllm": _Engine(
         Launches.GRAPHS,
-        generations={"V1": r"v1\b.*|0\.([89]|[1-9]\d).*|[1-9].*", "V0": r"v0\b.*|0\.[0-7](\..*)?"},
+        generations={
+            "V1": r"v1\b.*|0\.([89]|[1-9]\d).*|[1-9].*|main|nightly|latest",
+            "V0": r"v0\b.*|0\.[0-7](\..*)?",
+        },
     ),
     "sglang": _Engine(
-        Launches.GRAPHS, generations={"0.5": r"0\.[5-9].*|spec-v.*|[1-9].*", "0.4": r"0\.4.*"}
+        Launches.GRAPHS,
+        generations={
+            "0.5": r"0\.[5-9].*|spec-v.*|[1-9].*|main|nightly|latest",
+            "0.4": r"0\.4.*",
+        },
     ),
     "tensorrt-llm": _Engine(Launches.GRAPHS, ("trtllm", "trt-llm")),
     "llama.cpp": _Engine(Launches.GRAPHS),
-    "transformers": _Engine(Launches.EAGER, ("hf", "pytorch"), {"eager": r".*"}),
+    "transformers": _Engine(
+        Launches.EAGER, ("hf", "pytorch", "samd", "spec-bench"), {"eager": r".*"}
+    ),
 }
 UNKNOWN = ""
 
@@ -134,7 +143,8 @@ def generation_of(engine: str, version: str) -> str:
     """Which of an engine's generations a version is: "" where it is not known."""
     row = ENGINES.get(engine)
     generations = (row.generations if row else None) or {}
-    found = (name for name, of in generations.items() if re.fullmatch(of, version.lower()))
+    number = re.sub(r"^v(?=\d+\.)", "", version.lower())  # a release's tag
+    found = (name for name, of in generations.items() if re.fullmatch(of, number))
     return next(found, "") if version else ""
 
 
@@ -152,8 +162,11 @@ class CostTable:
     def cost(self, engine: str = UNKNOWN, version: str = "") -> EngineCost:
         """The nearest row: the version's, the engine's, or that of an engine of unknown name."""
         name = engine_of(engine)
-        keys = [(name, generation_of(name, version)), (name, ""), (UNKNOWN, launches_of(name))]
-        return next(self.rows[key] for key in keys if key in self.rows)
+        for key in ((name, generation_of(name, version)), (name, "")):
+            if key in self.rows:
+                return self.rows[key]
+        unknown = self.rows[UNKNOWN, launches_of(name)]
+        return replace(unknown, name=f"{name}, taken as {unknown.name}") if name else unknown
 
 
 def cost_of(engine: str = UNKNOWN, version: str = "") -> EngineCost:

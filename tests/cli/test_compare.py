@@ -81,6 +81,21 @@ def test_table_of_every_method_fits_80_columns(
     assert max(map(len, table)) <= 80
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["compare", "--method", "medusa", "--batch-size", "1"],
+        ["schedule", "--draft", "llama-68m", "--max-batch-size", "2"],
+        ["tree", "--gpu", "fast", "--num-candidates", "8"],
+    ],
+)
+def test_what_is_not_counted_of_a_model_stands_in_every_output(mb: Run, args: list[str]) -> None:
+    code, out, err = mb(*args, "--model", "mistral-7b", "--json")
+    assert code == 0
+    assert "sliding window" in err
+    assert any("sliding window" in words for words in json.loads(out)["warnings"])
+
+
 def test_what_acceptance_must_be_is_solved_and_a_reported_speedup_turned_round(mb: Run) -> None:
     options = ["-m", "mistral-7b", "--method", "eagle-3", "--gpu", "fast"]
     code, out, _ = mb("compare", *options, "--solve", "acceptance", "-b", "1")

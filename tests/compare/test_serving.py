@@ -1,11 +1,14 @@
 """What serving adds to a step's products: the formula by hand, the table's rows, the fit."""
 
+import re
 from dataclasses import replace
 
+import click
 import numpy as np
 import pytest
 
 from medusa_bench.base.errors import UnknownNameError
+from medusa_bench.cli.compare import command
 from medusa_bench.compare import acceptance, methods, serving, serving_fit
 from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block
@@ -111,12 +114,14 @@ def test_lookups_that_find_nothing_leave_their_sequences_vanilla() -> None:
     [
         ("vllm", "0.10.1", "vllm V1"),
         ("vllm", "0.33.0", "vllm V1"),
+        ("vllm", "v0.10.1", "vllm V1"),
+        ("vllm", "V0", "vllm"),
         ("vllm", "V1 (mid 2025)", "vllm V1"),
         ("vllm", "0.6.3", "vllm"),
         ("vllm", "", "vllm"),
         ("SGLang", "0.4.4", "sglang 0.4"),
         ("hf", "transformers", "transformers eager"),
-        ("tensorrt-llm", "1.2", "a serving engine of unknown name"),
+        ("tensorrt-llm", "1.2", "tensorrt-llm, taken as a serving engine of unknown name"),
         ("", "", "a serving engine of unknown name"),
         ("none", "", "none"),
     ],
@@ -130,6 +135,22 @@ def test_less_known_engine_has_the_wider_interval() -> None:
         serving.cost_of(*key).half_width for key in (("vllm", "0.11"), ("vllm", ""), ("", ""))
     ]
     assert widths == sorted(widths) and len(set(widths)) == 3
+
+
+def test_engine_is_added_by_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = replace(serving.ENGINES["transformers"], aliases=("new-one",))
+    monkeypatch.setitem(serving.ENGINES, "new", added)  # type: ignore[misc]
+    cost = serving.cost_of("new-one")
+    assert (cost.name, cost.launches) == (
+        "new, taken as an eager engine of unknown name",
+        Launches.EAGER,
+    )
+
+
+def test_help_names_every_engine() -> None:
+    (option,) = [each for each in command.params if each.name == "engine"]
+    assert isinstance(option, click.Option)
+    assert {*serving.ENGINES, "none"} <= set(re.findall(r"[\w.-]+\w", option.help or ""))
 
 
 def test_unknown_engine_is_an_error_that_lists_the_known() -> None:
