@@ -315,8 +315,8 @@ def from_dict(document: Any, *, where: str) -> Comparison:
 
 
 def best(rows: Iterable[Comparison]) -> Comparison:
-    """The fastest row; among equals, the one with the fewest candidates."""
-    return max(rows, key=lambda row: (row.speedup, -row.num_candidates))
+    """The fastest row that is a choice at all; among equals, the one with the fewest candidates."""
+    return max(rows, key=lambda row: (not row.unfit, row.speedup, -row.num_candidates))
 
 
 def by_setting(rows: Iterable[Comparison]) -> dict[tuple[int, int], list[Comparison]]:

@@ -353,6 +353,28 @@ def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
     assert json.loads(out)["model"] == "org/eagle3"
 
 
+def test_compare_and_schedule_agree_on_what_an_engine_counted(mb: Run, tmp_path: Path) -> None:
+    counted = tmp_path / "metrics.txt"
+    positions = [(0, 70), (1, 45), (2, 30), (3, 22), (4, 15)]
+    counted.write_text(
+        "vllm:spec_decode_num_drafts_total 100.0\n"
+        + "".join(
+            f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{position="{place}"}} {count}.0\n'
+            for place, count in positions
+        )
+    )
+    common = ["--acceptance", str(counted), "--gpu", "slow", "--draft-len", "1..5:+1", "--json"]
+    for method in ("draft-model", "eagle-3", "mtp"):
+        _, out, _ = mb("schedule", "--method", method, "--max-batch-size", "32", *common)
+        planned = {point["batch_size"]: point for point in json.loads(out)["replay"]}
+        batches = ["-b", "1,2,8,32", "--engine", "vllm"]
+        (device,) = json.loads(mb("compare", "--method", method, *batches, *common)[1])["devices"]
+        for row in device["best"]:
+            point = planned[row["batch_size"]]
+            assert point["speedup"] == pytest.approx(max(1.0, row["speedup"]))
+            assert point["draft_len"] == (row["draft_len"] if row["speedup"] > 1 else 0)
+
+
 def test_acceptance_reads_what_vllm_counted(mb: Run, tmp_path: Path) -> None:
     file = tmp_path / "metrics.txt"
     file.write_text(

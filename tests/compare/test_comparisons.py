@@ -6,7 +6,7 @@ import pytest
 
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.compare import acceptance, methods
-from medusa_bench.compare.comparisons import Comparison, from_dict
+from medusa_bench.compare.comparisons import Comparison, best, from_dict
 from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
@@ -23,7 +23,8 @@ def rows() -> list[Comparison]:
 
 
 def test_comparison_is_read_back_as_it_was_written() -> None:
-    for row in [*rows(), replace(rows()[0], lossless=False, bound="", block=None)]:
+    odd = replace(rows()[0], lossless=False, bound="", block=None, unfit="no", half_width=0.2)
+    for row in [*rows(), odd]:
         assert from_dict(row.as_dict(), where="here") == row
 
 
@@ -33,3 +34,9 @@ def test_missing_field_is_named(name: str) -> None:
     del document[name]
     with pytest.raises(InvalidFileError, match=f"here: no '{name}'"):
         from_dict(document, where="here")
+
+
+def test_best_is_a_choice_however_fast_the_others_are() -> None:
+    slow, *_, fast = sorted(rows(), key=lambda row: row.speedup)
+    assert best([slow, fast]) == fast
+    assert best([slow, replace(fast, unfit="the model cannot")]) == slow
