@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 from medusa_bench.compare import serving
 from medusa_bench.compare.methods import Block, Draft, medusa, memory_bytes
@@ -9,6 +11,7 @@ from medusa_bench.compare.serving import EngineCost
 from medusa_bench.compare.simulation import step_costs
 from medusa_bench.predict import choosing
 from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.results import folders
 from medusa_bench.results.rows import Timing
 from medusa_bench.specs import models as model_specs
 from medusa_bench.specs import paper_grid, profiles
@@ -22,9 +25,16 @@ def is_papers(gpu: str) -> bool:
 
 
 def engine_name(engine: str | None, *, gpu: str) -> str:
-    """The engine asked for; else none for the paper's points, and one of unknown name."""
-    usual = serving.NO_ENGINE.name if is_papers(gpu) else serving.UNKNOWN
-    return usual if engine is None else engine
+    """The engine asked for; else one of unknown name, none for the paper's points or a CPU's."""
+    if engine is not None:
+        return engine
+    return serving.NO_ENGINE.name if is_papers(gpu) or _is_cpu(gpu) else serving.UNKNOWN
+
+
+@cache
+def _is_cpu(gpu: str) -> bool:
+    """Whether a --gpu is a results folder measured on a CPU."""
+    return Path(gpu).is_dir() and folders.load(gpu).environment.device_type == "cpu"
 
 
 def engine_cost(
