@@ -6,32 +6,27 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from medusa_bench.compare.trees import CandidateTree
+
 
 class TreeLayout:
-    """The nodes of one verification: node 0 is the root, parents stand before their children.
+    """A candidate tree as a pass verifies it: node 0 is the root, parents before their children.
 
-    `paths` holds the ranks along the way to each node but the root, as in the published trees:
-    (0, 2) is the third guess of the second head after the first guess of the first. A path's
-    prefixes must be among the paths; ValueError otherwise.
+    `paths` are those of the tree; one that stands twice is one. Raises ValueError where a path's
+    parent is missing.
     """
 
     def __init__(self, paths: Sequence[Sequence[int]]) -> None:
-        ordered = [(), *sorted({tuple(path) for path in paths}, key=lambda path: (len(path), path))]
-        index = {path: node for node, path in enumerate(ordered)}
-        try:
-            self.parents = [-1, *(index[path[:-1]] for path in ordered[1:])]
-        except KeyError as missing:
-            raise ValueError(f"the tree lacks the path {missing.args[0]}") from None
-        self.paths = ordered[1:]
-        self.num_nodes = len(ordered)
-        self.node_depths = [len(path) for path in ordered]
-        self.node_ranks = [path[-1] if path else 0 for path in ordered]
-        self.max_depth = self.node_depths[-1]
+        self.tree = CandidateTree(tuple(dict.fromkeys(tuple(path) for path in paths)))
+        self.paths, self.parents = self.tree.paths, self.tree.parents
+        self.num_nodes, self.max_depth = self.tree.num_candidates, self.tree.depth
+        self.node_depths = self.tree.positions
+        self.node_ranks = (0, *(path[-1] for path in self.paths))
         self.max_ranks = [
             1 + max(path[-1] for path in self.paths if len(path) == depth)
             for depth in range(1, self.max_depth + 1)
         ]
-        self.is_chain = self.parents == list(range(-1, self.num_nodes - 1))
+        self.is_chain = self.num_nodes == self.max_depth + 1
 
     @classmethod
     def chain(cls, draft_len: int) -> "TreeLayout":
@@ -51,10 +46,7 @@ class TreeLayout:
     @cached_property
     def ancestors(self) -> Tensor:
         """(q, q) bool: whether column j is on the way from the root to row i, i included."""
-        matrix = torch.eye(self.num_nodes, dtype=torch.bool)
-        for node, parent in enumerate(self.parents[1:], start=1):
-            matrix[node] |= matrix[parent]
-        return matrix
+        return torch.from_numpy(self.tree.mask())
 
     @cached_property
     def routes(self) -> Tensor:
@@ -62,7 +54,7 @@ class TreeLayout:
         rows = []
         for node, depth in enumerate(self.node_depths):
             route = [node]
-            while self.parents[route[0]] >= 0:
+            while route[0]:
                 route.insert(0, self.parents[route[0]])
             rows.append(route + [node] * (self.max_depth - depth))
         return torch.tensor(rows)
