@@ -5,20 +5,14 @@ per decoding step, the bonus token included (vanilla = 1); the *acceptance rate*
 drafted tokens; *accuracy* is how often one head's guess is right.
 """
 
-import csv
-import io
 import math
-import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from medusa_bench.base import limits
-from medusa_bench.base.documents import parse_object
-from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
-from medusa_bench.base.files import read_text
+from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
 from medusa_bench.compare import trees
 from medusa_bench.results.rows import Provenance
 
@@ -426,7 +420,9 @@ def parse(text: str) -> AcceptanceModel:
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
         if Path(text).is_file():
-            return load(Path(text))
+            from medusa_bench.compare import acceptance_files
+
+            return acceptance_files.load(Path(text))
         raise UnknownNameError("acceptance model or file", text, KINDS, see=known())
     try:
         arguments = [rest] if kind in {"tree", "survival"} else rest.split(":")
@@ -441,111 +437,3 @@ def parse(text: str) -> AcceptanceModel:
 def known() -> str:
     """Every way to name a model, as a sentence."""
     return "known: " + "; ".join(help_ for help_, _ in KINDS.values()) + "; or a file."
-
-
-def load(path: Path) -> AcceptanceModel:
-    """A model from a file: JSON, CSV, vLLM's metrics page or log lines.
-
-    JSON: "acceleration_rate" ({candidates: rate}), "survival" (a list), "histogram" ({accepted
-    drafted tokens: steps}), or head accuracies as trees.load_accuracy reads them. CSV: the columns
-    num_candidates, acceleration_rate, or head accuracies. Raises InvalidFileError.
-    """
-    text = read_text(path, limits.METRICS_BYTES)
-    try:
-        if path.suffix == ".json":
-            return _from_json(path, parse_object(text.encode(), where=str(path)))
-        if path.suffix == ".csv":
-            return _from_csv(path, text)
-        return from_vllm(text, where=str(path))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidFileError(f"{path}: {error}.") from None
-
-
-def _from_json(path: Path, content: dict[str, Any]) -> AcceptanceModel:
-    if "acceleration_rate" in content:
-        rows = sorted((int(n), float(rate)) for n, rate in content["acceleration_rate"].items())
-        return Table(tuple(rows), f"table {path.name}")
-    if "survival" in content:
-        return Survival(tuple(map(float, content["survival"])), f"survival {path.name}")
-    if "histogram" in content:
-        steps = {int(n): float(count) for n, count in content["histogram"].items()}
-        return from_histogram(steps, f"histogram {path.name}")
-    rates = trees.accuracy_from_json(content, name=path.stem, where=str(path))
-    return Tree.best_first(rates)
-
-
-def _from_csv(path: Path, text: str) -> AcceptanceModel:
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if rows and {"num_candidates", "acceleration_rate"} <= set(rows[0]):
-        table = sorted((int(r["num_candidates"]), float(r["acceleration_rate"])) for r in rows)
-        return Table(tuple(table), f"table {path.name}")
-    return Tree.best_first(trees.load_accuracy(str(path)))
-
-
-def from_histogram(steps_by_accepted: Mapping[int, float], name: str) -> Survival:
-    """From how many steps accepted 0, 1, 2, ... drafted tokens. Raises ValueError."""
-    total = sum(steps_by_accepted.values())
-    if not total > 0 or min(steps_by_accepted.values()) < 0 or min(steps_by_accepted) < 0:
-        raise ValueError("a histogram needs steps, none of them negative")
-    return Survival(
-        tuple(
-            sum(steps for accepted, steps in steps_by_accepted.items() if accepted >= depth) / total
-            for depth in range(1, max(steps_by_accepted) + 1)
-        ),
-        name,
-    )
-
-
-_PROMETHEUS = re.compile(
-    r"^vllm:spec_decode_num_(drafts|accepted_tokens_per_pos)(?:_total)?(\{[^}]*\})?\s+(\S+)\s*$",
-    re.MULTILINE,
-)
-_POSITION = re.compile(r'position="(\d+)"')
-_LOG_LINE = re.compile(
-    r"Mean acceptance length: [\d.]+.*?Drafted: (\d+) tokens.*?"
-    r"Per-position acceptance rate: ([\d.]+(?:, [\d.]+)*)"
-)
-
-
-def from_vllm(text: str, *, where: str) -> Survival:
-    """From vLLM's /metrics page or its "SpecDecoding metrics" log lines.
-
-    Engines and log lines are added up, log lines by the tokens drafted in each. vLLM's
-    per-position rate is over all drafts: a survival, not conditional on the position before.
-    Raises InvalidFileError.
-    """
-    drafts, accepted = 0.0, dict[int, float]()
-    for name, labels, value in _PROMETHEUS.findall(text):
-        if name == "drafts":
-            drafts += float(value)
-        elif position := _POSITION.search(labels):
-            index = int(position[1])
-            accepted[index] = accepted.get(index, 0.0) + float(value)
-    if drafts and accepted:
-        survives = tuple(accepted.get(i, 0.0) / drafts for i in range(max(accepted) + 1))
-        return Survival(survives, f"vLLM's counters over {drafts:.0f} drafts ({Path(where).name})")
-    lines = [
-        (int(drafted), list(map(float, rates.split(", "))))
-        for drafted, rates in _LOG_LINE.findall(text)
-    ]
-    total = sum(drafted for drafted, _ in lines)
-    if not total:
-        raise InvalidFileError(
-            f"{where} holds no acceptance counters.",
-            hint='looked for "vllm:spec_decode_num_accepted_tokens_per_pos" and for '
-            '"SpecDecoding metrics" log lines.',
-        )
-    positions = max(len(rates) for _, rates in lines)
-    return Survival(
-        _weighted(lines, positions, total),
-        f"vLLM's log, {len(lines)} lines, {total} tokens drafted ({Path(where).name})",
-    )
-
-
-def _weighted(
-    lines: Sequence[tuple[int, list[float]]], positions: int, total: int
-) -> tuple[float, ...]:
-    return tuple(
-        sum(drafted * rates[i] for drafted, rates in lines if i < len(rates)) / total
-        for i in range(positions)
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
-from medusa_bench.compare import acceptance
+from medusa_bench.compare import acceptance, acceptance_files
 from medusa_bench.compare.acceptance import AcceptanceModel, Chain, LogLaw, Survival
 
 ALL = ["paper", "printed", "log:0.3:2", "chain:0.8", "survival:0.8,0.5,0.2", "tokens:2.5"]
@@ -88,19 +88,19 @@ def test_lock_step_needs_more_than_a_mean() -> None:
 def test_histogram_becomes_survival(tmp_path: Path) -> None:
     file = tmp_path / "h.json"
     file.write_text(json.dumps({"histogram": {"0": 10, "1": 20, "3": 10}}))
-    model = acceptance.load(file)
+    model = acceptance_files.load(file)
     assert model.survival(4) == pytest.approx((0.75, 0.25, 0.25))
 
 
 def test_table_holds_the_smaller_rows_rate_between_rows(tmp_path: Path) -> None:
     file = tmp_path / "t.json"
     file.write_text(json.dumps({"acceleration_rate": {"64": 3.0, "16": 2.4}}))
-    model = acceptance.load(file)
+    model = acceptance_files.load(file)
     rates = [model.acceleration_rate(n) for n in (1, 16, 63, 64, 999)]
     assert rates == pytest.approx([1.0, 2.4, 2.4, 3.0, 3.0])
     csv = tmp_path / "t.csv"
     csv.write_text("num_candidates,acceleration_rate\n16,2.4\n64,3.0\n")
-    assert acceptance.load(csv).acceleration_rate(64) == 3.0
+    assert acceptance_files.load(csv).acceleration_rate(64) == 3.0
 
 
 METRICS = """
@@ -114,29 +114,14 @@ vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",pos
 vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="0"} 300.0
 vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",position="1"} 500.0
 """
-LOG = (
-    "INFO [metrics.py:96] SpecDecoding metrics: Mean acceptance length: 2.30, Accepted throughput: "
-    "1.0 tokens/s, Drafted throughput: 2.0 tokens/s, Accepted: 130 tokens, Drafted: {drafted} "
-    "tokens, Per-position acceptance rate: {rates}, Avg Draft acceptance rate: 43.3%\n"
-)
 
 
 def test_vllms_prometheus_counters_are_read_and_engines_added_up(tmp_path: Path) -> None:
     file = tmp_path / "metrics.txt"
     file.write_text(METRICS)
-    model = acceptance.load(file)
+    model = acceptance_files.load(file)
     assert model.survival(3) == pytest.approx((0.8, 0.5))
     assert "1000 drafts" in model.name
-
-
-def test_vllms_log_lines_are_weighted_by_the_tokens_drafted(tmp_path: Path) -> None:
-    file = tmp_path / "server.log"
-    lines = (
-        LOG.format(drafted=300, rates="0.800, 0.500"),
-        LOG.format(drafted=100, rates="0.400, 0.100"),
-    )
-    file.write_text("INFO starting\n" + "".join(lines))
-    assert acceptance.load(file).survival(3) == pytest.approx((0.7, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +141,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: str, says
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(InvalidFileError, match=says):
-        acceptance.load(file)
+        acceptance_files.load(file)
 
 
 @pytest.mark.parametrize(

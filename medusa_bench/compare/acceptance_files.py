@@ -1,0 +1,287 @@
+"""Acceptance from files: our own JSON and CSV, and what serving engines print and export.
+
+Each engine's form is a reader in one table. What is counted is weighted by the drafts it was
+counted over, never by the tokens drafted: a draft of one token is a step as one of five is.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medusa_bench.base import limits
+from medusa_bench.base.documents import parse_object
+from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.files import read_text
+from medusa_bench.compare import trees
+from medusa_bench.compare.acceptance import AcceptanceModel, Constant, Survival, Table, Tree
+from medusa_bench.results.rows import Provenance
+
+
+def load(path: Path) -> AcceptanceModel:
+    """A model from a file: JSON, CSV, or what an engine printed (see READERS).
+
+    JSON: "acceleration_rate" ({candidates: rate}), "survival" (a list), "histogram" ({accepted
+    drafted tokens: steps}), head accuracies as trees.load_accuracy reads them, or an engine's own
+    document. CSV: the columns num_candidates, acceleration_rate, or head accuracies. Raises
+    InvalidFileError.
+    """
+    text = read_text(path, limits.METRICS_BYTES)
+    try:
+        if path.suffix == ".json":
+            return _from_json(path, parse_object(text.encode(), where=str(path)))
+        if path.suffix == ".csv":
+            return _from_csv(path, text)
+        return from_text(text, where=str(path))
+    except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
+        raise InvalidFileError(f"{path}: {str(error)[:200]}.") from None
+
+
+# -- our own forms -------------------------------------------------------------------------------
+
+
+def _from_json(path: Path, content: dict[str, Any]) -> AcceptanceModel:
+    if "acceleration_rate" in content:
+        rows = sorted((int(n), float(rate)) for n, rate in content["acceleration_rate"].items())
+        return Table(tuple(rows), f"table {path.name}")
+    if "survival" in content:
+        return Survival(tuple(map(float, content["survival"])), f"survival {path.name}")
+    if "histogram" in content:
+        steps = {int(n): float(count) for n, count in content["histogram"].items()}
+        return from_histogram(steps, f"histogram {path.name}")
+    if (engines := _from_document(content, where=str(path))) is not None:
+        return engines
+    rates = trees.accuracy_from_json(content, name=path.stem, where=str(path))
+    return Tree.best_first(rates)
+
+
+def _from_csv(path: Path, text: str) -> AcceptanceModel:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if rows and {"num_candidates", "acceleration_rate"} <= set(rows[0]):
+        table = sorted((int(r["num_candidates"]), float(r["acceleration_rate"])) for r in rows)
+        return Table(tuple(table), f"table {path.name}")
+    return Tree.best_first(trees.load_accuracy(str(path)))
+
+
+def from_histogram(steps_by_accepted: Mapping[int, float], name: str) -> Survival:
+    """From how many steps accepted 0, 1, 2, ... drafted tokens. Raises ValueError."""
+    total = sum(steps_by_accepted.values())
+    if not total > 0 or min(steps_by_accepted.values()) < 0 or min(steps_by_accepted) < 0:
+        raise ValueError("a histogram needs steps, none of them negative")
+    longest = _bounded(max(steps_by_accepted), "accepted tokens")
+    reached, survives = 0.0, [0.0] * longest
+    for depth in range(longest, 0, -1):
+        reached += steps_by_accepted.get(depth, 0.0)
+        survives[depth - 1] = reached / total
+    return Survival(tuple(survives), name)
+
+
+def _bounded(count: int, what: str) -> int:
+    if count > limits.CANDIDATES:
+        raise ValueError(f"{count:,} {what} are over {limits.CANDIDATES:,}, the most of a step")
+    return count
+
+
+# -- what engines print --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One form of one engine: what is looked for, and what is made of it, or None."""
+
+    engine: str
+    looks_for: str
+    read: Callable[[str, str], AcceptanceModel | None]  # text, file name
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What one line says: drafts, and the share of them that accepted at least 1, 2, ... tokens."""
+
+    drafts: float
+    survives: tuple[float, ...]
+
+
+def _joined(lines: Iterable[_Counted], what: str) -> Survival | None:
+    """All lines together, each by its drafts."""
+    lines = [line for line in lines if line.drafts > 0]
+    drafts = sum(line.drafts for line in lines)
+    if not drafts:
+        return None
+    longest = max(len(line.survives) for line in lines)
+    survives = [
+        sum(line.drafts * line.survives[i] for line in lines if i < len(line.survives)) / drafts
+        for i in range(longest)
+    ]
+    return Survival(tuple(survives), f"{what}, {drafts:.0f} drafts")
+
+
+_PROMETHEUS = re.compile(
+    r"^(vllm|llamacpp):spec_decode_num_(drafts|accepted_tokens_per_pos)(?:_total)?"
+    r"(\{[^}]*\})?\s+(\S+)\s*$",
+    flags=re.MULTILINE,
+)
+_POSITION = re.compile(r'position="(\d{1,9})"')
+
+
+def _prometheus(text: str, where: str) -> AcceptanceModel | None:
+    drafts, accepted = 0.0, dict[int, float]()
+    engine = ""
+    for engine, name, labels, value in _PROMETHEUS.findall(text):  # noqa: B007  # the last one's
+        if name == "drafts":
+            drafts += float(value)
+        elif position := _POSITION.search(labels):
+            index = _bounded(int(position[1]), "positions")
+            accepted[index] = accepted.get(index, 0.0) + float(value)
+    if not (drafts and accepted):
+        return None
+    survives = tuple(accepted.get(i, 0.0) / drafts for i in range(max(accepted) + 1))
+    return Survival(survives, f"{engine}'s counters over {drafts:.0f} drafts ({where})")
+
+
+_RATES = r"([\d.]+(?:, [\d.]+)*)"
+_VLLM_V1 = re.compile(
+    r"Mean acceptance length: ([\d.]+),.*?Accepted: (\d+) tokens, Drafted: (\d+) tokens, "
+    r"Per-position acceptance rate: " + _RATES
+)
+_LLAMA_CPP = re.compile(
+    r"\(\s*(\d+) accepted /\s*(\d+) generated\), mean acceptance length =\s*([\d.]+), "
+    r"acceptance rate per position = \(" + _RATES + r"\)"
+)
+
+
+def _counted(mean: str, accepted: str, drafted: str, rates: str) -> _Counted:
+    survives = tuple(map(float, rates.split(", ")))
+    accepted_a_draft = float(mean) - 1
+    if accepted_a_draft > 0:
+        return _Counted(int(accepted) / accepted_a_draft, survives)
+    return _Counted(int(drafted) / len(survives), survives)  # none accepted: all of full length
+
+
+def _vllm_v1(text: str, where: str) -> AcceptanceModel | None:
+    return _joined((_counted(*found) for found in _VLLM_V1.findall(text)), f"vLLM's log ({where})")
+
+
+def _llama_cpp(text: str, where: str) -> AcceptanceModel | None:
+    found = (_counted(m, a, d, rates) for a, d, m, rates in _LLAMA_CPP.findall(text))
+    return _joined(found, f"llama.cpp's log ({where})")
+
+
+_VLLM_FIRST_V1 = re.compile(
+    r"SpecDecoding metrics: Draft acceptance rate: [\d.]+%, Accepted: (\d+) tokens, "
+    r"Drafted: (\d+) tokens"
+)
+
+
+def _vllm_first_v1(text: str, where: str) -> AcceptanceModel | None:
+    found = _VLLM_FIRST_V1.findall(text)
+    if not found:
+        return None
+    accepted, drafted = (sum(map(int, column)) for column in zip(*found, strict=True))
+    raise InvalidFileError(
+        f"{where} says that {accepted:,} of {drafted:,} drafted tokens were accepted, but not in "
+        "how many drafts, so tokens a step are unknown.",
+        hint="give them with tokens:N, or the /metrics page or a log of a newer vLLM, which "
+        "counts drafts.",
+    )
+
+
+_VLLM_V0 = re.compile(
+    r"Speculative metrics: .*?System efficiency: ([\d.]+), Number of speculative tokens: (\d+)"
+)
+
+
+def _vllm_v0(text: str, where: str) -> AcceptanceModel | None:
+    found = _VLLM_V0.findall(text)
+    if not found:
+        return None
+    efficiency, speculated = found[-1]  # counted from the start on: the last line holds all
+    return _measured(float(efficiency) * (int(speculated) + 1), f"vLLM V0's log ({where})")
+
+
+_SGLANG = re.compile(r"accept len: ([\d.]+)")
+_SGLANG_METRIC = re.compile(r"^sglang:spec_accept_length(?:\{[^}]*\})?\s+(\S+)\s*$", re.MULTILINE)
+
+
+def _sglang(text: str, where: str) -> AcceptanceModel | None:
+    """Tokens a step; every line covers the same number of steps, so a plain mean."""
+    found = [float(each) for each in _SGLANG.findall(text) or _SGLANG_METRIC.findall(text)]
+    return _measured(sum(found) / len(found), f"SGLang's log ({where})") if found else None
+
+
+def _measured(tokens_a_step: float, what: str) -> Constant:
+    if not 1 <= tokens_a_step <= limits.CANDIDATES:
+        raise ValueError(f"{tokens_a_step:g} tokens a step are none that an engine can make")
+    return Constant(tokens_a_step, f", {what}", Provenance.MEASURED)
+
+
+READERS = (
+    Reader(
+        "vLLM, llama.cpp", "spec_decode_num_drafts and ..._accepted_tokens_per_pos", _prometheus
+    ),
+    Reader("vLLM", '"SpecDecoding metrics: Mean acceptance length" lines', _vllm_v1),
+    Reader("vLLM V0", '"Speculative metrics" lines', _vllm_v0),
+    Reader("llama.cpp", '"acceptance rate per position" lines', _llama_cpp),
+    Reader("SGLang", '"accept len" lines or spec_accept_length', _sglang),
+    Reader("vLLM, first V1", '"SpecDecoding metrics: Draft acceptance rate" lines', _vllm_first_v1),
+)
+
+
+def from_text(text: str, *, where: str) -> AcceptanceModel:
+    """From a log or a metrics page of an engine. Raises InvalidFileError where it is none."""
+    for reader in READERS:
+        if (found := reader.read(text, Path(where).name)) is not None:
+            return found
+    raise InvalidFileError(
+        f"{where} holds no acceptance counters.",
+        hint="looked for "
+        + "; ".join(f"{reader.looks_for} ({reader.engine})" for reader in READERS)
+        + ".",
+    )
+
+
+# -- what engines and their benches export as JSON ----------------------------------------------
+
+# Keys whose value is tokens a step: vllm bench serve, SGLang's bench and server info.
+_TOKENS_A_STEP = (
+    "mean_acceptance_length", "spec_decode_acceptance_length", "accept_length",
+    "avg_spec_accept_length", "acceptance_length",
+)  # fmt: skip
+_RATES_BY_POSITION = ("spec_decode_per_position_acceptance_rates", "per_position_acceptance_rates")
+
+
+def _from_document(content: dict[str, Any], *, where: str) -> AcceptanceModel | None:
+    """The most that a document tells: a histogram, rates by position, tokens a step, timings."""
+    file = Path(where).name
+    found = dict(_leaves(content))
+    if isinstance(steps := found.get("acceptance_histogram"), list):
+        counts = {accepted: float(count) for accepted, count in enumerate(steps)}
+        return from_histogram(counts, f"histogram {file}")
+    for key in _RATES_BY_POSITION:
+        if isinstance(rates := found.get(key), list) and rates:
+            return Survival(tuple(map(float, rates)), f"{key} of {file}")
+    for key in _TOKENS_A_STEP:
+        if isinstance(value := found.get(key), int | float):
+            return _measured(float(value), f"{key} of {file}")
+    if {"predicted_n", "draft_n", "draft_n_accepted"} <= found.keys():  # llama.cpp's timings
+        steps = int(found["predicted_n"]) - int(found["draft_n_accepted"])
+        if steps > 0:
+            return _measured(int(found["predicted_n"]) / steps, f"timings of {file}")
+    return None
+
+
+def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key whose value is no object, however deep, outer ones last: they stand before."""
+    plain = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            for each in reversed(value):
+                yield from _leaves(each)
+        else:
+            plain.append((key, value))
+    yield from plain
