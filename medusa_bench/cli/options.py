@@ -21,7 +21,7 @@ _RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})(?::\+([0-9]{1,9}))?")
 def parse_counts(text: str) -> tuple[int, ...]:
     """Whole numbers, sorted and without repeats, from a list with ranges.
 
-    "1,4,16" is a list, "128..8192" doubles from the first to at most the last, "1..64:+8" adds 8.
+    "1,4,16" is a list, "128..8192" doubles, "1..64:+8" adds 8; a range holds its last number.
     Raises ValueError with a sentence.
     """
     values: set[int] = set()
@@ -38,6 +38,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
             while value <= high:
                 values.add(value)
                 value = value + step if step else 2 * value
+            values.add(high)
         elif part.isascii() and part.isdigit() and len(part) < 10 and 1 <= int(part) <= _MAX_VALUE:
             values.add(int(part))
         else:
@@ -110,11 +111,11 @@ DTYPE = click.Choice([str(dtype) for dtype in Dtype])
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "": 1.0}
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, or a number with ms, s, min or h: 50ms, 90, 10min."""
+    """A number with us, ms, s, min or h: 50ms, 90s, 10min. A bare number is refused: of what?"""
 
     name = "time"
 
@@ -123,9 +124,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     ) -> float:
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|h|)", value)
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(us|ms|s|min|h)", value)
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is no time above zero; write 50ms, 90s, 10min or 2h.")
+            self.fail(f"{value!r} is no time with its unit; write 50ms, 90s, 10min or 2h.")
         return float(match[1]) * _UNITS_S[match[2]]
 
 

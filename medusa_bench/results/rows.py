@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
+from medusa_bench.base import limits
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.specs.ceilings import Bound, Ceilings
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
@@ -164,6 +166,28 @@ class Grid:
     num_candidates: tuple[int, ...]
     dtypes: tuple[Dtype, ...]
     timings: tuple[Timing, ...]
+
+    def __post_init__(self) -> None:
+        if self.num_points > limits.POINTS:
+            raise MedusaBenchError(
+                f"The grid comes to {self.num_points:,} points; {limits.POINTS:,} are the most.",
+                hint="name fewer models, batch sizes, sequence lengths or candidates.",
+            )
+
+    @property
+    def num_points(self) -> int:
+        """How many logical points `points` gives, without making them."""
+        settings_of_phases = sum(
+            len(self.num_candidates) if phase is Phase.MEDUSA else 1 for phase in self.phases
+        )
+        return (
+            settings_of_phases
+            * len(self.batch_sizes)
+            * len(self.seq_lens)
+            * len(self.shapes)
+            * len(self.operators)
+            * len(self.dtypes)
+        )
 
     def points(self) -> list[Point]:
         """The logical points, each to be timed by every one of `timings`."""

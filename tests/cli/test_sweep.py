@@ -219,7 +219,8 @@ def test_both_timings_are_kept_apart(on: Any) -> None:
         ("-b 0", ExitCode.USAGE, "neither a whole number nor a range"),
         ("-s 8..1", ExitCode.USAGE, "runs from a larger number"),
         ("--shard 3/2", ExitCode.USAGE, "no part of a whole"),
-        ("--max-time soon", ExitCode.USAGE, "no time above zero"),
+        ("--max-time soon", ExitCode.USAGE, "no time with its unit"),
+        ("--point-budget 50", ExitCode.USAGE, "no time with its unit"),
         ("--dry-run --device a100", ExitCode.ERROR, "a100-80gb-pcie"),
     ],
 )

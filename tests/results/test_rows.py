@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.results.rows import Measurement, QualityFlag, Task, Timing, drifted, summarise
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -13,6 +14,18 @@ from tests.builders.samples import GRID, ROOFS, measured, tasks
 from tests.builders.strategies import any_task
 
 TASK = Task(Product(1, 2, 3, 4), Dtype.FLOAT16, Timing.KERNEL)
+
+
+def test_a_grid_knows_how_many_points_it_comes_to_before_it_makes_them() -> None:
+    assert GRID.num_points == len(GRID.points())
+    with pytest.raises(MedusaBenchError, match=r"4,294,967,296 points; 20,000,000 are the most"):
+        replace(
+            GRID,
+            operators=GRID.operators[:1],
+            phases=GRID.phases[:1],
+            batch_sizes=tuple(range(1, 65537)),
+            seq_lens=tuple(range(1, 65537)),
+        )
 
 
 @given(any_task, any_task)
