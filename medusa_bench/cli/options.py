@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -9,7 +9,7 @@ import click
 from medusa_bench.base.errors import UnknownNameError
 
 # ParamType can be subscripted only since click 8.4, and GPU machines without a network have older.
-from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.dtypes import ALIASES, Dtype
 from medusa_bench.specs.operators import BY_NAME, FAMILIES
 from medusa_bench.specs.settings import Phase
 
@@ -68,8 +68,11 @@ class Words(click.ParamType):  # type: ignore[type-arg]
     An unknown one is an UnknownNameError with the near ones, not a usage error.
     """
 
-    def __init__(self, kind: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, known: Iterable[str], *, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.name = f"{kind}s"
+        self._aliases = aliases or {}
         self._kind = kind
         self._known = tuple(map(str, known))
 
@@ -78,7 +81,8 @@ class Words(click.ParamType):  # type: ignore[type-arg]
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        words = dict.fromkeys(word.strip().lower() for word in value.split(",") if word.strip())
+        asked = (word.strip().lower() for word in value.split(",") if word.strip())
+        words = dict.fromkeys(self._aliases.get(word, word) for word in asked)
         if not words:
             self.fail(f"names no {self._kind}; known: {', '.join(self._known)}.")
         for word in words:
@@ -106,8 +110,21 @@ class Models(click.ParamType):  # type: ignore[type-arg]
 MODELS = Models()
 OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
 PHASES = Words("phase", Phase)
-DTYPES = Words("dtype", Dtype)
-DTYPE = click.Choice([str(dtype) for dtype in Dtype])
+
+
+class DtypeName(click.Choice):  # type: ignore[type-arg]
+    """One dtype, also by the names that people and libraries use (fp16, bf16, fp8)."""
+
+    def __init__(self) -> None:
+        super().__init__([str(dtype) for dtype in Dtype])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = ALIASES.get(str(value).lower(), value)
+        return str(super().convert(known, param, ctx))
+
+
+DTYPES = Words("dtype", Dtype, aliases=ALIASES)
+DTYPE = DtypeName()
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -128,6 +145,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         if not match or not float(match[1]):
             self.fail(f"{value!r} is no time with its unit; write 50ms, 90s, 10min or 2h.")
         return float(match[1]) * _UNITS_S[match[2]]
+
+
+class Mapped(click.ParamType):  # type: ignore[type-arg]
+    """`m=rows,k=depth`: names of ours and what they are called elsewhere."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
+            self.fail(f"{value!r} is no list of names; write m=rows,latency_us=time.")
+        return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 class Shard(click.ParamType):  # type: ignore[type-arg]

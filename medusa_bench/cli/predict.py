@@ -10,7 +10,7 @@ import click
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import grid, grid_options
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, Mapped
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
 from medusa_bench.specs.operators import Point
 
@@ -54,6 +54,12 @@ How accurate predictions are (FILE: the published measurements), one command a r
     "--against",
     type=click.Path(path_type=Path),
     help="Score predictions: CSV, Parquet or results folder.",
+)
+@click.option(
+    "--columns",
+    type=Mapped(),
+    metavar="OURS=THEIRS,...",
+    help="With --against: what the table calls m, n, k, dtype, latency_us (or latency_ms), batch.",
 )
 @click.option("--where", "wheres", multiple=True, help="With --against: only rows, COLUMN=VALUE.")
 @click.option(
@@ -298,7 +304,7 @@ def _against(options: dict[str, Any]) -> int:
         raise click.UsageError("--calibrate-on and --leave-out exclude each other.")
     if options["output"] or options["explain"]:
         raise click.UsageError("--against prints a score: it takes neither -o nor --explain.")
-    rows = _chosen(tables.read(options["against"]), options)
+    rows = _chosen(tables.read(options["against"], options["columns"]), options)
     calibrations = calibration_files.shipped_calibrations()
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     runs = [_scored(rows, calibrations, options, seed) for seed in seeds]

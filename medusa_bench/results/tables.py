@@ -31,6 +31,20 @@ SIZES = ("batch", "m", "n", "k")
 LABELS = ("gpu", "source", "model", "op")
 _MAX_SIZE = float(1 << 40)
 
+# What other tables call these columns, in lower case, and what their numbers are multiplied by.
+# "latency" and "runtime" are in ms in the tables of aiconfigurator's collector and of the CUTLASS
+# profiler, which their other columns tell: alone, they are of no known unit and are not taken.
+_COLUMNS: Mapping[str, Mapping[str, float]] = {
+    "latency_us": {"latency_us": 1, "time_us": 1, "latency_ms": 1e3, "time_ms": 1e3,
+                   "latency_s": 1e6, "time_s": 1e6},
+    "dtype": {"dtype": 1, "gemm_dtype": 1, "data_type": 1},
+    "batch": {"batch": 1, "batch_count": 1},
+    "gpu": {"gpu": 1, "device": 1},
+    "source": {"source": 1, "provider": 1, "framework": 1},
+    "op": {"op": 1, "op_name": 1, "operation": 1},
+}  # fmt: skip
+_MILLISECONDS_BESIDE = {"latency": "gemm_dtype", "runtime": "operationkind"}
+
 Labels = NDArray[np.str_]
 
 
@@ -130,12 +144,52 @@ def with_gpu(observations: Observations, gpu: str | None) -> Observations:
     return replace(observations, gpu=np.full(len(observations), profile.name))
 
 
-def read(path: Path) -> Observations:
-    """A CSV or Parquet table, or a results folder. Raises InvalidFileError."""
+def read(path: Path, names: Mapping[str, str] | None = None) -> Observations:
+    """A CSV or Parquet table, or a results folder. Raises InvalidFileError.
+
+    names: what the table calls a column of ours ("m" -> "rows"); without, by REQUIRED's names in
+    any case, and those that known programs use.
+    """
     if path.is_dir() or path.as_posix() == paper_grid.RESULTS:
         return _from_results(path)
     columns = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-    return from_columns(columns, where=str(path))
+    return from_columns(_ours(columns, names or {}, str(path)), where=str(path))
+
+
+def _ours(
+    columns: Mapping[str, Sequence[Any]], names: Mapping[str, str], where: str
+) -> dict[str, Sequence[Any]]:
+    """The columns under our names, latencies in us, dtypes as ours."""
+    theirs = {name.strip().lower(): values for name, values in columns.items()}
+    if missing := [name for name in names.values() if name.strip().lower() not in theirs]:
+        raise InvalidFileError(
+            f"{where} has no column {missing[0]!r}.", hint=f"it has {', '.join(columns)}."
+        )
+    theirs |= {ours.lower(): theirs[name.strip().lower()] for ours, name in names.items()}
+    for name, beside in _MILLISECONDS_BESIDE.items():
+        if name in theirs and beside in theirs:
+            theirs.setdefault("latency_ms", theirs[name])
+    if "operationkind" in theirs and "a" in theirs:  # the profiler's operands, as f16:column
+        theirs.setdefault("dtype", [str(value).partition(":")[0] for value in theirs["a"]])
+    found: dict[str, Sequence[Any]] = {}
+    for ours in (*REQUIRED, *SIZES, *LABELS):
+        for name, scale in _COLUMNS.get(ours, {ours: 1}).items():
+            if name in theirs and ours not in found:
+                found[ours] = _scaled(theirs[name], scale)
+    if "dtype" in found:
+        found["dtype"] = [_dtype(value) for value in found["dtype"]]
+    return found
+
+
+def _scaled(values: Sequence[Any], scale: float) -> Sequence[Any]:
+    return values if scale == 1 else [_float(value) * scale for value in values]
+
+
+def _dtype(value: Any) -> str:
+    try:
+        return str(Dtype.named(str(value)))
+    except ValueError:
+        return str(value)  # refused with its row
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> Observations:
@@ -235,8 +289,7 @@ def _parquet(path: Path) -> dict[str, Sequence[Any]]:
         raise InvalidFileError(f"{path} cannot be read as Parquet: {reason}") from None
     if len(set(table.column_names)) != table.num_columns:
         raise InvalidFileError(f"{path}: a column's name stands twice.")
-    wanted = {*REQUIRED, *SIZES, *LABELS}
-    return {name: table.column(name).to_numpy() for name in table.column_names if name in wanted}
+    return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 def _from_results(path: Path) -> Observations:

@@ -122,3 +122,42 @@ def test_the_papers_folder_gives_its_160_distinct_cells() -> None:
 def test_joined_tables_keep_every_row(tmp_path: Path) -> None:
     rows = tables.read(csv(tmp_path / "t.csv", GOOD))
     assert tables.joined([rows, rows]).products.m.tolist() == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "latency_us", "dtype", "gpu"),
+    [
+        ("M,N,K,latency_us,dtype\n1024,4096,4096,150,fp16\n", 150.0, "float16", ""),
+        (" m ,n,k,latency_ms,dtype\n1024,4096,4096,0.15,half\n", 150.0, "float16", ""),
+        (
+            "framework,device,op_name,gemm_dtype,m,n,k,latency,power\n"
+            "TRTLLM,NVIDIA H200,gemm,bfloat16,1024,4096,4096,0.062,500.0\n",
+            62.0, "bfloat16", "NVIDIA H200",
+        ),
+        (
+            "Provider,OperationKind,Operation,m,n,k,A,batch_count,Runtime\n"
+            "cuBLAS,gemm,gemm_h1,1024,4096,4096,f16:column,1,0.150\n",
+            150.0, "float16", "",
+        ),
+    ],
+)  # fmt: skip
+def test_tables_of_other_programs_are_read_as_they_are(
+    tmp_path: Path, text: str, latency_us: float, dtype: str, gpu: str
+) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    found = tables.read(tmp_path / "table.csv")
+    assert found.latency_s.tolist() == pytest.approx([latency_us * 1e-6])
+    assert (found.dtype.tolist(), found.gpu.tolist()) == ([dtype], [gpu])
+    assert found.products.m.tolist() == [1024]
+
+
+def test_columns_are_named_and_a_latency_of_no_unit_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("rows,cols,depth,latency,type\n1,2,3,4,bf16\n")
+    names = {"m": "rows", "n": "cols", "k": "depth", "dtype": "type"}
+    with pytest.raises(InvalidFileError, match="lacks the column latency_us"):
+        tables.read(path, names)
+    found = tables.read(path, names | {"latency_ms": "latency"})
+    assert found.latency_s.tolist() == pytest.approx([4e-3])
+    with pytest.raises(InvalidFileError, match="no column 'row'"):
+        tables.read(path, names | {"m": "row"})
