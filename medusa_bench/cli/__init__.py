@@ -13,6 +13,7 @@ import click
 
 from medusa_bench import __version__
 from medusa_bench.base.errors import ExitCode, MedusaBenchError, StorageError
+from medusa_bench.base.exits import printable
 
 # name -> one line of help; the module medusa_bench.cli.<name> holds the command.
 COMMANDS = {
@@ -141,9 +142,9 @@ def run(args: list[str] | None = None) -> int:
 
 
 def _say(error: MedusaBenchError) -> ExitCode:
-    click.echo(f"Error: {error.message}", err=True)
+    click.echo(printable(f"Error: {error.message}"), err=True)
     if error.hint:
-        click.echo(f"Hint: {error.hint}", err=True)
+        click.echo(printable(f"Hint: {error.hint}"), err=True)
     return error.exit_code
 
 

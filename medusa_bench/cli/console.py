@@ -11,20 +11,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medusa_bench.base.exits import printable
 from medusa_bench.base.quantities import duration, si, significant
 
 __all__ = ["duration", "print_json", "si", "significant", "stderr", "stdout", "table", "warn"]
 
 
+class _Console(Console):
+    """rich's, but for control characters in names: they are shown, and do nothing."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        shown = (printable(each) if isinstance(each, str) else each for each in objects)
+        super().print(*shown, **options)
+
+
 def stdout() -> Console:
     """Results go here. Colour, NO_COLOR and a terminal's width are rich's; a pipe folds nothing."""
     piped = not sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
+    return _Console(highlight=False, soft_wrap=piped, width=1000 if piped else None)
 
 
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return _Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:
@@ -65,12 +74,8 @@ def table(
         numeric = bool(cells) and all(map(_NUMBER.fullmatch, cells))
         result.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(Text(_printable(cell)) for cell in row))
+        result.add_row(*(Text(printable(cell).replace("\n", "?")) for cell in row))
     return result
 
 
 _NUMBER = re.compile(r"-|[<>~+-]?\d[\d.,]*([x%]|%? .*)?")
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

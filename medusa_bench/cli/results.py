@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
-from medusa_bench.base.files import writing
+from medusa_bench.base.exits import csv_cell, markdown_cell
+from medusa_bench.base.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -327,20 +328,13 @@ def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(EXPORT_COLUMNS)
-    writer.writerows([_csv_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows)
+    writer.writerows([csv_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows)
     return text.getvalue()
-
-
-def _csv_cell(value: Cell) -> Cell:
-    """Text that a spreadsheet would run as a formula gets an apostrophe; numbers are left alone."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
 
 
 def _markdown_cell(value: Cell) -> str:
     text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return markdown_cell(text)
 
 
 def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
@@ -362,8 +356,7 @@ def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
 def _write(output: str, content: bytes) -> None:
     from pathlib import Path
 
-    with writing(Path(output)):
-        Path(output).write_bytes(content)
+    write_whole(Path(output), content)
 
 
 # -- diff ---------------------------------------------------------------------------------------
