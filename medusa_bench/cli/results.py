@@ -10,7 +10,7 @@ import click
 
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import csv_cell, markdown_cell
-from medusa_bench.base.files import write_whole
+from medusa_bench.base.files import replace_file, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -356,7 +356,8 @@ def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
 def _write(output: str, content: bytes) -> None:
     from pathlib import Path
 
-    write_whole(Path(output), content)
+    with writing(Path(output)):
+        replace_file(Path(output), content)
 
 
 # -- diff ---------------------------------------------------------------------------------------
