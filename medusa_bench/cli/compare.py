@@ -224,9 +224,8 @@ def command(
         for latency, rows, _, _ in studies:
             _print_solved(latency, rows)
         return
+    _print_answers(studies)
     for latency, rows, ends, words in studies:
-        if len(studies) == 1:
-            _print_words(words[:1])
         _print_study(latency, rows, ends, all_sizes=all_sizes)
         if len(studies) == 1:
             console.stdout().print()
@@ -290,6 +289,12 @@ def _generate(context: click.Context) -> None:
         options["draft_grid"],
         as_json=options["as_json"],
     )
+
+
+def _print_answers(studies: "Sequence[Study]") -> None:
+    """The first sentence of each verdict; of several, with the GPU it is about."""
+    for latency, _, _, words in studies:
+        _print_words([f"{latency.device}: {words[0]}" if len(studies) > 1 else words[0]])
 
 
 def _print_words(sentences: Sequence[str]) -> None:
@@ -491,7 +496,7 @@ def _print_which_gpu(studies: Sequence[Study]) -> None:
     out.print(console.table(columns, lines, "The best of each GPU"))
     for latency, _, _, words in studies:
         out.print(f"\n{latency.device}:", markup=False)
-        _print_words(words)
+        _print_words(words[1:])
     if not timed:
         console.stderr().print(
             "Hint: --block full counts the whole model, and gives tokens per second.", markup=False

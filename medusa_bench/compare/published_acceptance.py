@@ -179,7 +179,9 @@ def find(
     series: dict[tuple[str, ...], list[_Figure]] = {}
     for figure in _figures():
         same = figure.method == method and family and family_of(figure.target) == family
-        if same and figure.candidates > 1 and (not shape or figure.shape in {shape, ""}):
+        # Where no size is printed, the usual one can be too small for the tokens that are.
+        sized = figure.candidates > 1 and figure.candidates >= figure.tokens_per_step
+        if same and sized and (not shape or figure.shape in {shape, ""}):
             series.setdefault(figure.series, []).append(figure)
     if not series:
         return None

@@ -44,7 +44,8 @@ def _answer(chosen: Sequence[Comparison], rows: Sequence[Comparison]) -> str:
     sure = [row for row in chosen if row.outcome is Outcome.PAYS]
     perhaps = [row for row in chosen if row.speedup > 1 and row.outcome is not Outcome.PAYS]
     if not sure and not perhaps:
-        return f"{start}nothing here pays: use vanilla decoding at {_batches(tried, tried)}."
+        why = "pays" if chosen else "can be run or served"
+        return f"{start}nothing here {why}: use vanilla decoding at {_batches(tried, tried)}."
     parts = []
     if sure:
         parts.append("use " + "; ".join(_runs(sure, tried)))

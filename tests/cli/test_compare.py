@@ -227,6 +227,8 @@ def test_several_gpus_are_set_side_by_side(mb: Run) -> None:
     code, out, _ = mb("compare", "--gpu", "fast,slow", "--block", "full", "--batch-size", "1")
     assert code == 0
     assert "The best of each GPU" in out
+    assert out.startswith("fast: At 1024 cached tokens, ")
+    assert "\nslow: At 1024 cached tokens, " in out
     line = next(
         line
         for line in out.splitlines()

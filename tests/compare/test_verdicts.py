@@ -167,6 +167,15 @@ def test_batches_with_a_gap_between_are_not_joined() -> None:
     )
 
 
+def test_rows_that_are_no_choice_are_not_said_to_lose() -> None:
+    answer, reason = verdict([made("medusa", 1, 16, 3.0, unfit="the model cannot")], [])
+    assert answer == (
+        "At 1024 cached tokens, nothing here can be run or served: use vanilla decoding at batch "
+        "size 1."
+    )
+    assert reason == "No choice: medusa, for the model cannot."
+
+
 def test_methods_that_pay_with_no_size_name_the_sizes_tried() -> None:
     rows = [made("medusa", 1, 16, 3.0), made("eagle-3", 1, 60, 1.0)]
     assert (
