@@ -51,7 +51,9 @@ function range(values) {
 
 function csvOf(columns, rows) {
   const quoted = (cell) => {
-    const text = cell === null || cell === undefined ? "" : String(cell);
+    let text = cell === null || cell === undefined ? "" : String(cell);
+    // A spreadsheet would run text that begins so as a formula; numbers are left alone.
+    if (typeof cell === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [columns, ...rows].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
