@@ -1,5 +1,6 @@
 """Every sentence of the appendix gets a verdict from numbers, which other numbers would change."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -109,3 +110,41 @@ def test_speedups_that_fall_only_beyond_batch_32_are_as_the_paper_says(ours: Rep
     )
     found = claims.judge(replace(ours, speedups=rows))
     assert named(found, "when the batch size exceeds 32").verdict is ClaimVerdict.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [
+        (1.099, ClaimVerdict.REPRODUCED),
+        (1.101, ClaimVerdict.DIFFERS),
+        (0.901, ClaimVerdict.REPRODUCED),
+        (0.899, ClaimVerdict.DIFFERS),
+    ],
+)
+def test_a_gain_is_reproduced_within_a_tenth(
+    ours: Reproduction, factor: float, verdict: ClaimVerdict
+) -> None:
+    first, *others = ours.gains
+    moved = replace(ours, gains=(replace(first, ours=factor * first.claimed), *others))
+    assert named(claims.judge(moved), "44x FLOP/s").verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "shifts"),
+    [(0.91, 0.29, True), (0.89, 0.29, False), (0.91, 0.31, False)],
+)
+def test_a_shift_is_a_slope_of_one_that_turns_flat(
+    ours: Reproduction,
+    monkeypatch: pytest.MonkeyPatch,
+    below: float,
+    above: float,
+    shifts: bool,
+) -> None:
+    ridge = claims.Evidence(ours).ridge_point
+
+    def slope(cells: Sequence[Cell]) -> float:
+        return below if cells[0].operational_intensity < ridge else above
+
+    monkeypatch.setattr(claims, "_slope", slope)
+    found = named(claims.judge(ours), "shift from a memory-bandwidth-bound region").verdict
+    assert (found is ClaimVerdict.REPRODUCED) is shifts
