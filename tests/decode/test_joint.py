@@ -383,3 +383,11 @@ def test_curve_is_the_mean_of_its_steps(tmp_path: Path) -> None:
     assert [curve.step for curve in curves] == [2, 4, 6]
     assert all(isinstance(curve, JointCurve) and len(curve.heads) == 2 for curve in curves)
     assert SIZES["vocab_size"] == 29
+
+
+def test_a_torn_checkpoint_is_a_sentence_and_not_a_start_from_nothing(tmp_path: Path) -> None:
+    trained(tmp_path)
+    path = tmp_path / "joint.pt"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InvalidFileError, match="no whole checkpoint"):
+        trained(tmp_path)

@@ -7,7 +7,6 @@ and ends with the same weights as an unbroken one.
 """
 
 import contextlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import write_whole
-from medusa_bench.decode.heads import adapters
+from medusa_bench.decode.heads import adapters, checkpoints
 from medusa_bench.decode.heads.accuracy import targets
 from medusa_bench.decode.heads.heads import MedusaHeads
 from medusa_bench.decode.heads.texts import Texts
@@ -382,10 +380,10 @@ class _Work:
     def save(self, path: Path, identity: dict[str, Any], curves: list[JointCurve]) -> None:
         if not self._accelerator.is_main_process:
             return
-        content = io.BytesIO()
-        torch.save(
+        checkpoints.write(
+            path,
+            identity,
             {
-                "identity": identity,
                 "step": self.step,
                 "weights": [parameter.detach() for parameter in self._trained],
                 "optimizer": self._optimizer.state_dict(),
@@ -393,21 +391,13 @@ class _Work:
                 "losses": self._losses,
                 "curves": [asdict(curve) for curve in curves],
             },
-            content,
         )
-        write_whole(path, content.getvalue())
 
     def resume(self, path: Path, identity: dict[str, Any]) -> list[JointCurve]:
         """Go on from a checkpoint if there is one; the curves so far."""
-        if not path.exists():
+        saved = checkpoints.read(path, identity)
+        if saved is None:
             return []
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["identity"] != identity:
-            other = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
-            raise MedusaBenchError(
-                f"{path} is of a training with other {', '.join(other)}.",
-                hint="repeat the first command to go on with it, or choose another folder.",
-            )
         with torch.no_grad():
             for parameter, value in zip(self._trained, saved["weights"], strict=True):
                 parameter.copy_(value)

@@ -5,7 +5,6 @@ Source: arXiv 2401.10774, sections 2.2.1 and 2.3.2. A killed run goes on from it
 and ends with the same heads as an unbroken one.
 """
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import write_whole
+from medusa_bench.decode.heads import checkpoints
 from medusa_bench.decode.heads.accuracy import ranks, targets
 from medusa_bench.decode.heads.heads import MedusaHeads
 from medusa_bench.decode.heads.texts import Texts
@@ -223,11 +222,10 @@ class _Work:
         return mean
 
     def save(self, path: Path, identity: dict[str, Any], curves: list[TrainingCurve]) -> None:
-        # By way of memory: torch.save hides a full disk behind an error of its own.
-        content = io.BytesIO()
-        torch.save(
+        checkpoints.write(
+            path,
+            identity,
             {
-                "identity": identity,
                 "step": self.step,
                 "heads": [parameter.detach() for parameter in self._trained],
                 "optimizer": self._optimizer.state_dict(),
@@ -235,21 +233,13 @@ class _Work:
                 "losses": self._losses,
                 "curves": [asdict(curve) for curve in curves],
             },
-            content,
         )
-        write_whole(path, content.getvalue())
 
     def resume(self, path: Path, identity: dict[str, Any]) -> list[TrainingCurve]:
         """Go on from a checkpoint if there is one; the curves so far."""
-        if not path.exists():
+        saved = checkpoints.read(path, identity)
+        if saved is None:
             return []
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["identity"] != identity:
-            other = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
-            raise MedusaBenchError(
-                f"{path} is of a training with other {', '.join(other)}.",
-                hint="repeat the first command to go on with it, or choose another folder.",
-            )
         with torch.no_grad():
             for parameter, value in zip(self._trained, saved["heads"], strict=True):
                 parameter.copy_(value)
