@@ -118,6 +118,8 @@ class Measurer:
                 break
             if attempt < MAX_TRIES - 1:
                 self.sleep(COOL_DOWN_S)
+                # The clock climbs again after a rest: those calls are no block of their own.
+                stopping.run(timer, rules, budget_s, self.clock)
         return stopping.measurement(
             task,
             round_index,
@@ -145,11 +147,12 @@ class Measurer:
     def roofs(self, dtypes: Sequence[Dtype], quick: bool = False) -> Roofs:
         """The best product for each dtype and the best memory traffic.
 
-        quick: only those that were best before, for a look at drift.
+        quick: only those that were best before, for a look at drift. The device is under the same
+        load before every look, as a card at its power limit computes more slowly than in a burst.
         """
         measured_at_s = time.time()
         budget_s = self.device.roof_budget_s / (2 if quick else 1)
-        if not quick and self.device.load_s and dtypes:
+        if self.device.load_s and dtypes:
             self._load(dtypes[0])
         peaks = {dtype: self._peak_flops_per_s(dtype, quick, budget_s) for dtype in dtypes}
         return Roofs(peaks, self._bandwidth_bytes_per_s(quick, budget_s), measured_at_s)

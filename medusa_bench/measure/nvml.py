@@ -5,8 +5,11 @@ NVML absent or refusing is never an error: every answer can be None. Clocks are 
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType, TracebackType
@@ -16,6 +19,9 @@ from medusa_bench.results.rows import QualityFlag, Telemetry
 from medusa_bench.specs.dtypes import Dtype
 
 SAMPLE_PERIOD_S = 0.05
+SETTLED_S = 0.05  # a clock climbs for this long after a pause
+# NVML's power is a mean over about a second: of a shorter block it tells what came before.
+MIN_ENERGY_BLOCK_S = 0.5
 _THROTTLED_CLOCK_SHARE = 0.75  # NVBench's threshold, of the highest SM clock
 
 # nvmlClocksEventReasons (throttle reasons before driver 535). Source: nvml.h.
@@ -64,6 +70,7 @@ class Sample:
     power_w: float | None
     temperature_c: float | None
     reasons: int  # bits of REASONS
+    since_start_s: float = 0.0  # of the block it belongs to
 
 
 class Gpu:
@@ -113,7 +120,7 @@ class Gpu:
         modes = self._ask("nvmlDeviceGetMigMode")
         return bool(modes) and modes[0] == 1
 
-    @property
+    @cached_property
     def max_sm_clock_hz(self) -> float | None:
         return _scaled(self._ask("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM), 1e6)
 
@@ -179,16 +186,25 @@ def all_gpus(nvml: Any) -> list[Gpu]:
 class Recorder:
     """Samples a GPU every SAMPLE_PERIOD_S on a thread, while a block of calls runs."""
 
-    def __init__(self, gpu: Gpu, period_s: float = SAMPLE_PERIOD_S) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        period_s: float = SAMPLE_PERIOD_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._gpu = gpu
         self._period_s = period_s
+        self._clock = clock
+        self._start_s = 0.0
         self._samples: list[Sample] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._record, daemon=True)
         self._energy_j: float | None = None
+        self._is_long = False
 
     def __enter__(self) -> Self:
         self._energy_before_j = self._gpu.energy_j()
+        self._start_s = self._clock()
         self._thread.start()
         return self
 
@@ -199,21 +215,27 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         # Asked before anything winds down: the last calls are still the load it reports on.
-        self._samples.append(self._gpu.sample())
         self._ended.set()
+        last = self._sample()
         self._thread.join()
+        self._samples.append(last)
         after_j = self._gpu.energy_j()
-        if self._energy_before_j is not None and after_j is not None:
+        self._is_long = self._clock() - self._start_s >= MIN_ENERGY_BLOCK_S
+        if self._is_long and self._energy_before_j is not None and after_j is not None:
             self._energy_j = after_j - self._energy_before_j
+
+    def _sample(self) -> Sample:
+        return replace(self._gpu.sample(), since_start_s=self._clock() - self._start_s)
 
     def _record(self) -> None:
         while not self._ended.wait(self._period_s):
-            self._samples.append(self._gpu.sample())
+            self._samples.append(self._sample())
 
     @property
     def telemetry(self) -> Telemetry:
-        """Means over the block."""
-        return summarise(self._samples, self._energy_j)
+        """Means over the block; power and energy only of a block that NVML can tell apart."""
+        known = summarise(self._samples, self._energy_j)
+        return known if self._is_long else replace(known, power_w=None)
 
     @property
     def flags(self) -> tuple[QualityFlag, ...]:
@@ -242,21 +264,24 @@ def summarise(samples: Sequence[Sample], energy_j: float | None = None) -> Telem
 
 
 def is_throttled(samples: Sequence[Sample], max_sm_clock_hz: float | None) -> bool:
-    """Whether heat slowed the GPU, or its clock fell under 75 % for another reason than power.
+    """Whether heat slowed the GPU, or its clock stayed under 75 % for another reason than power.
 
-    A power cap is normal on large products. An idle GPU rests its clock, which says nothing.
+    A power cap is normal on large products. An idle GPU rests its clock, which says nothing; nor
+    does one low clock alone, which may be older than its reasons, nor the clock's climb at first.
     """
-    for sample in samples:
-        if sample.reasons & _THERMAL:
-            return True
-        if (
+
+    def is_low(sample: Sample) -> bool:
+        return bool(
             max_sm_clock_hz
             and sample.sm_clock_hz is not None
+            and sample.since_start_s >= SETTLED_S
             and not sample.reasons & (_IDLE | _POWER_CAP)
             and sample.sm_clock_hz < _THROTTLED_CLOCK_SHARE * max_sm_clock_hz
-        ):
-            return True
-    return False
+        )
+
+    return any(sample.reasons & _THERMAL for sample in samples) or any(
+        is_low(earlier) and is_low(later) for earlier, later in pairwise(samples)
+    )
 
 
 def is_present() -> bool:

@@ -67,6 +67,27 @@ class Arena:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def make_room(
+        self,
+        inputs: tuple[torch.dtype, int],
+        results: tuple[torch.dtype, int],
+        call_bytes: int = 0,
+    ) -> None:
+        """Give all back where inputs and results would not fit beside what earlier products took.
+
+        inputs, results: what is asked for next, as (dtype, elements); call_bytes: what the call
+        itself will allocate. Afterwards no one holds a buffer that has to go.
+        """
+        dtype, num_elements = inputs
+        num_elements = max(num_elements, self.capacity_bytes // dtype.itemsize)
+        more_bytes = (
+            _growth_bytes(self._inputs, dtype, num_elements)
+            + _growth_bytes(self._results, *results)
+            + call_bytes
+        )
+        if more_bytes and not self._fits(more_bytes):
+            self.release()
+
     def inputs(self, dtype: torch.dtype, num_elements: int) -> torch.Tensor:
         """At least num_elements numbers from N(0, 1), flat. Raises MemoryError."""
         buffer = self._inputs.get(dtype)
@@ -111,6 +132,15 @@ class Arena:
         return available_bytes is None or needed_bytes <= 0.95 * available_bytes
 
 
+def _growth_bytes(
+    held: dict[torch.dtype, torch.Tensor], dtype: torch.dtype, num_elements: int
+) -> int:
+    """Bytes to allocate before `held` has num_elements of dtype."""
+    buffer = held.get(dtype)
+    enough = buffer is not None and buffer.numel() >= num_elements
+    return 0 if enough else num_elements * dtype.itemsize
+
+
 def _fill(buffer: torch.Tensor) -> None:
     """Fill with N(0, 1): a tile drawn once and copied, three times as fast as drawing all."""
     generator = torch.Generator(buffer.device).manual_seed(_SEED)
@@ -148,10 +178,13 @@ class Rotation:
         num_sets = max(arena.capacity_bytes // set_bytes, 1)
         if not has_out:
             arena.release_large_results()
+        num_inputs, num_results = num_sets * (lhs + rhs), num_sets * out if has_out else 0
+        call_bytes = 0 if has_out else out * result.itemsize
+        arena.make_room((storage, num_inputs), (result, num_results), call_bytes)
         return cls(
             product,
-            arena.inputs(storage, num_sets * (lhs + rhs)),
-            arena.results(result, num_sets * out if has_out else 0),
+            arena.inputs(storage, num_inputs),
+            arena.results(result, num_results),
             has_out,
             num_sets,
             rhs_is_transposed(product),

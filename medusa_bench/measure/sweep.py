@@ -225,8 +225,9 @@ def run(
 
     A task that failed is not tried in later rounds. Every SENTINEL_INTERVAL_S, and at the end, the
     roofs are measured again: where they moved by more than the device's tolerance, what was
-    measured since the last look is measured once more, in rounds counted from next_round; the
-    reader, who has the roofs too, marks the rows between as drifted.
+    measured since the last look is measured once more, in rounds counted from next_round, but no
+    task more than once: roofs that never rest add one round at most. The reader, who has the roofs
+    too, marks the rows between as drifted.
 
     Raises MedusaBenchError after ten failures in a row.
     """
@@ -235,6 +236,7 @@ def run(
     failed: set[Task] = set()
     num_failures_in_a_row = 0
     since_look: list[Task] = []
+    repeated: set[Task] = set()
     device_type = backend.environment.device_type
     start_s = look_s = clock()
     while queue:
@@ -263,6 +265,8 @@ def run(
             looked = backend.roofs(list(roofs.peak_flops_per_s), quick=True)
             rows.add_roofs(looked)
             if drifted(roofs, looked, device_type):
-                queue.extend((extra_round, again) for again in dict.fromkeys(since_look))
+                again = [each for each in dict.fromkeys(since_look) if each not in repeated]
+                queue.extend((extra_round, each) for each in again)
+                repeated.update(again)
                 extra_round += 1
             roofs, look_s, since_look = looked, clock(), []

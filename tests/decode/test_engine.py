@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from medusa_bench.base.errors import MedusaBenchError, UnsupportedModelError
+from medusa_bench.decode.engine.cache import SlabCache
 from medusa_bench.decode.engine.engine import DecodingMethod, Engine, Finish, Session
 from medusa_bench.decode.engine.layout import TreeLayout
 from medusa_bench.decode.engine.model import DecoderModel
@@ -314,6 +315,25 @@ def test_times_of_a_step_add_up_on_the_injected_clock(case: Case) -> None:
     (step,) = output.steps
     assert (step.draft_s, step.verify_s, step.step_s) == (1, 1, 3)
     assert (output.prefill_s, output.decode_s) == (1, 5)
+
+
+def test_a_mask_has_a_multiple_of_8_columns_and_cudnn_is_never_asked(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, columns = DecoderModel(case.model), []
+    make_mask = decoder._mask
+
+    def seen(start: Tensor, layout: TreeLayout, cache: SlabCache) -> Tensor:
+        mask = make_mask(start, layout, cache)
+        columns.append((mask.shape[-1], cache.capacity))
+        return mask
+
+    monkeypatch.setattr(decoder, "_mask", seen)
+    output = Engine(decoder).generate(case.prompts[3:5], Lookup(3), max_new_tokens=NEW_TOKENS)
+    assert output.sequences == tuple(until(text, (), NEW_TOKENS) for text in case.texts[3:5])
+    assert columns
+    assert all(visible % 8 == 0 or visible == capacity for visible, capacity in columns)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_compiled_steps_keep_their_shapes_and_the_text(

@@ -117,6 +117,29 @@ def test_a_graph_is_ended_and_released_when_a_call_in_it_fails(
     assert gc.isenabled()
 
 
+def test_the_first_error_of_a_capture_is_told_and_not_that_the_capture_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(monkeypatch)
+    graph = fake._graph()
+
+    def ending() -> None:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    graph.capture_end = ending
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+
+    def failing(operands: OperandSet) -> None:
+        if fake.log[-1] == "begin":
+            raise RuntimeError("CUDA error: out of resources")
+        fake.log.append("call")
+
+    timer = a40().timer(failing, lambda: OPERANDS, Timing.KERNEL)
+    with pytest.raises(RuntimeError, match="out of resources"), timer.batch(3):
+        pass
+    assert fake.log[-1] == "reset"
+
+
 def test_an_eager_call_is_timed_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCuda(monkeypatch)
     now_s = iter((1.0, 1.5))
@@ -139,6 +162,8 @@ def test_the_environment_is_the_drivers_word(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.power_limit_w == 300.0
     assert environment.driver == "550.54.15"
     assert environment.details["uuid"] == "1234"
+    assert "use_fast_accum=False" in environment.details["float8 accumulation"]
+    assert environment.details["half-precision reduction"] == "float16 on, bfloat16 on"
     assert device.arena_bytes >= 2 * 3 * environment.l2_bytes
     assert device.traffic_bytes >= 8 * environment.l2_bytes
     # Free memory, and what torch's allocator holds without using it.

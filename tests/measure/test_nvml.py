@@ -8,6 +8,7 @@ import pytest
 from medusa_bench.measure import nvml as gpu
 from medusa_bench.measure.nvml import Gpu, Recorder, Sample
 from medusa_bench.results.rows import QualityFlag
+from tests.builders.fakes import FakeClock
 
 MHZ = 1e6
 
@@ -119,9 +120,11 @@ def test_other_processes_are_named_with_their_memory() -> None:
     assert found == ("process 4711 (2.5 GB)", "process 4712")
 
 
-def sample(clock_mhz: float | None = 1700, reasons: int = 0) -> Sample:
+def sample(
+    clock_mhz: float | None = 1700, reasons: int = 0, since_start_s: float = gpu.SETTLED_S
+) -> Sample:
     clock_hz = None if clock_mhz is None else clock_mhz * MHZ
-    return Sample(clock_hz, 7000 * MHZ, 250.0, 61.0, reasons)
+    return Sample(clock_hz, 7000 * MHZ, 250.0, 61.0, reasons, since_start_s)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +133,13 @@ def sample(clock_mhz: float | None = 1700, reasons: int = 0) -> Sample:
         ([sample()], False),
         ([sample(), sample(reasons=0x20)], True),  # heat, seen by software
         ([sample(reasons=0x40)], True),  # heat, seen by hardware
-        ([sample(1300)], True),  # 74.7 %
-        ([sample(1306)], False),  # 75.06 %
-        ([sample(900, reasons=0x4)], False),  # a power cap is normal on large products
-        ([sample(210, reasons=0x1)], False),  # idle between two points
+        ([sample(1300), sample(1300)], True),  # 74.7 %
+        ([sample(1306), sample(1306)], False),  # 75.06 %
+        ([sample(1300)], False),  # one odd clock
+        ([sample(1300), sample(), sample(1300)], False),  # never two in a row
+        ([sample(1300, since_start_s=0.02), sample(1300)], False),  # the clock still climbs
+        ([sample(900, reasons=0x4)] * 2, False),  # a power cap is normal on large products
+        ([sample(210, reasons=0x1)] * 2, False),  # idle between two points
         ([sample(None)], False),
         ([], False),
     ],
@@ -154,13 +160,26 @@ def test_telemetry_is_means_and_every_reason_but_idleness() -> None:
     assert telemetry.throttle_reasons == ("power cap", "software thermal slow-down")
 
 
-def test_a_block_records_energy_and_at_least_one_sample() -> None:
-    nvml = FakeNvml()
-    with Recorder(Gpu(nvml, 0), period_s=60.0) as recorder:
+@pytest.mark.parametrize(("block_s", "energy_j", "power_w"), [(0.5, 12.5, 250), (0.02, None, None)])
+def test_a_block_records_energy_where_it_is_long_and_at_least_one_sample(
+    block_s: float, energy_j: float | None, power_w: float | None
+) -> None:
+    nvml, clock = FakeNvml(), FakeClock()
+    with Recorder(Gpu(nvml, 0), period_s=60.0, clock=clock) as recorder:
+        clock.now_s += block_s
         nvml.allow(nvmlDeviceGetTotalEnergyConsumption=17_500)
-    assert recorder.telemetry.energy_j == 12.5
+    assert recorder.telemetry.energy_j == energy_j
+    assert recorder.telemetry.power_w == power_w
     assert recorder.telemetry.sm_clock_hz == 1700 * MHZ
     assert recorder.flags == ()
+
+
+def test_the_highest_clock_is_asked_for_once() -> None:
+    nvml = FakeNvml()
+    each = Gpu(nvml, 0)
+    assert each.max_sm_clock_hz == 1740 * MHZ
+    nvml.allow(nvmlDeviceGetMaxClockInfo=1)
+    assert each.max_sm_clock_hz == 1740 * MHZ
 
 
 def test_a_hot_block_is_throttled() -> None:

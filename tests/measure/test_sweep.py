@@ -1,5 +1,6 @@
 """The plan of a sweep and its loop, on a device that computes at exactly 1 TFLOP/s."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.measure import sweep
 from medusa_bench.results import folders
-from medusa_bench.results.rows import Failure, Grid, Measurement, QualityFlag, Roofs, Timing
+from medusa_bench.results.rows import (
+    Failure,
+    Grid,
+    Measurement,
+    QualityFlag,
+    Roofs,
+    Timing,
+    drifted,
+)
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import OPERATORS
@@ -161,7 +170,7 @@ def test_drifting_roof_has_the_interval_measured_again_and_the_first_try_left_ou
 ) -> None:
     num_tasks = len(sweep.plan(SMALL, None).tasks)
     clock = FakeClock()
-    backend = FakeBackend(clock, peaks=(1e12, 0.9e12, 0.9e12))
+    backend = FakeBackend(clock, peaks=(1e12, 0.8e12, 0.8e12))
     sweep_interval = sweep.SENTINEL_INTERVAL_S["cuda"]
     per_point_s = sweep_interval / num_tasks  # the first look comes when round 0 ends
     plan = sweep.plan(SMALL, None)
@@ -184,6 +193,55 @@ def test_drifting_roof_has_the_interval_measured_again_and_the_first_try_left_ou
     results = folders.load(tmp_path)
     assert all(summary.num_rounds == 1 for summary in results.summaries.values())
     assert not any(QualityFlag.DRIFTED in summary.flags for summary in results.summaries.values())
+
+
+@pytest.mark.parametrize(
+    ("compute", "bandwidth", "num_rounds"), [(1.04, 1.0, 2), (1.0, 1.04, 3), (1.12, 1.0, 3)]
+)
+def test_roofs_that_move_at_every_look_add_one_round_at_most(
+    compute: float, bandwidth: float, num_rounds: int
+) -> None:
+    tasks = sweep.plan(SMALL, None).tasks
+    clock = FakeClock()
+    backend = FakeBackend(clock)
+    num_looks = 0
+
+    def roofs(dtypes: Sequence[Dtype], *, quick: bool = False) -> Roofs:
+        nonlocal num_looks
+        num_looks += 1
+        up = num_looks % 2
+        return Roofs(
+            dict.fromkeys(dtypes, 1e12 * compute**up), 1e15 * bandwidth**up, measured_at_s=clock()
+        )
+
+    backend.roofs = roofs  # type: ignore[method-assign]
+    rows = sweep.run(
+        sweep.work(tasks, 2),
+        backend,
+        Forgotten(),
+        budget_s=sweep.SENTINEL_INTERVAL_S["cuda"] / 3,
+        roofs=roofs(SMALL.dtypes),
+        next_round=2,
+        clock=clock,
+    )
+    assert len(list(rows)) == num_rounds * len(tasks)
+    assert num_looks > len(tasks) / 2
+
+
+class Forgotten:
+    """Rows that nobody keeps."""
+
+    def append(self, row: Measurement | Failure) -> None: ...
+
+    def add_roofs(self, roofs: Roofs) -> None: ...
+
+
+def test_a_compute_roof_that_moves_by_4_percent_is_no_drift_on_a_gpu_and_bandwidth_is() -> None:
+    before = Roofs({Dtype.FLOAT16: 1e12}, 1e12)
+    assert not drifted(before, Roofs({Dtype.FLOAT16: 0.96e12}, 1e12), "cuda")
+    assert drifted(before, Roofs({Dtype.FLOAT16: 0.89e12}, 1e12), "cuda")
+    assert drifted(before, Roofs({Dtype.FLOAT16: 1e12}, 0.96e12), "cuda")
+    assert not drifted(before, Roofs({Dtype.FLOAT16: 0.8e12}, 0.8e12), "cpu")
 
 
 def test_predicted_time_is_the_budget_for_short_and_the_calls_for_long_products() -> None:

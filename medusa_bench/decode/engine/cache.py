@@ -12,11 +12,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from medusa_bench.base.errors import UnsupportedModelError
 
+# Attention kernels take a mask in rows of 8; another length is padded in every layer.
+_VISIBLE_STEP = 8
+
 
 class SlabCache(Cache):
     """Keys and values of batch_size sequences of at most `capacity` tokens.
 
-    dynamic: a pass sees the slots up to the longest sequence. static: it always sees all slots,
+    dynamic: a pass sees the slots up to the longest sequence, under a mask up to the next multiple
+    of 8. static: it always sees all slots,
     so that shapes stay the same from step to step and a compiled step can be replayed.
     """
 
@@ -64,6 +68,9 @@ class SlabCache(Cache):
         uniform = min(starts) == max(starts) and not self.static
         self.start = starts[0] if uniform else None
         self.visible = self.capacity if self.static else max(starts) + query_len
+        if self.start is None or query_len > 1:  # there is a mask, which hides what is beyond
+            aligned = -(-self.visible // _VISIBLE_STEP) * _VISIBLE_STEP
+            self.visible = min(aligned, self.capacity)
         return starts
 
     def commit(self, routes: Tensor, accepted: list[int]) -> None:

@@ -32,6 +32,8 @@ class DecoderModel:
     def __init__(
         self, model: Any, *, compiled: bool = False, num_layers: int | None = None
     ) -> None:
+        # On Hopper cuDNN comes first, and plans anew for each length: every step has another.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.model = model.eval()
         self.config: Any = self.model.config.get_text_config()
         refuse_sliding_windows(self.config)
