@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import writing
+from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import MODELS
 from medusa_bench.specs.settings import SIZES
@@ -104,9 +104,7 @@ def command(
         tree=_tree(folders, latencies, models, accuracy),
     )
     path = Path(output)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
     console.stderr().print(f"Wrote {path} ({len(text.encode()) / 1e6:.1f} MB)", markup=False)
     out = console.stdout()
     for study in (*simulated, *given):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.base.files import writing
+from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON
 
@@ -410,10 +410,8 @@ def _write(
             names[number] = f"figure-{number}.{suffix}"
             style.save(draw(), output / names[number])
     document = json.dumps(_document(reproduction, found), indent=1, allow_nan=False)
-    with writing(output):
-        (output / "reproduction.json").write_text(document + "\n", encoding="utf-8")
-        markdown = _markdown(reproduction, found, names)
-        (output / "reproduction.md").write_text(markdown, encoding="utf-8")
+    write_whole(output / "reproduction.json", f"{document}\n".encode())
+    write_whole(output / "reproduction.md", _markdown(reproduction, found, names).encode())
     console.stderr().print(
         f"Wrote reproduction.md, reproduction.json and {len(names)} figures to {output}",
         markup=False,

@@ -8,7 +8,7 @@ import click
 
 from medusa_bench.base import limits
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import read_text, writing
+from medusa_bench.base.files import read_text, replace_file, writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
 
@@ -152,7 +152,7 @@ def command(
     )
     if output:
         with writing(output):
-            output.write_text(written)
+            replace_file(output, written.encode())
     if as_json:
         console.print_json(
             {

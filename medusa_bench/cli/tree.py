@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.base.files import writing
+from medusa_bench.base.files import replace_file, writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON
 
@@ -201,8 +201,9 @@ def _write(
     facts: dict[str, Any],
 ) -> None:
     if output.suffix == ".json":
+        paths = json.dumps([list(path) for path in tree.paths])
         with writing(output):
-            output.write_text(json.dumps([list(path) for path in tree.paths]) + "\n")
+            replace_file(output, f"{paths}\n".encode())
         return
     from medusa_bench.report import comparison
 

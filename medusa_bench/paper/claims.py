@@ -26,6 +26,7 @@ from medusa_bench.specs.operators import Operator, Point, points, select
 from medusa_bench.specs.paper_grid import (
     PAPER_BATCH_SIZES,
     PAPER_GPU,
+    PAPER_GPUS,
     PAPER_MODELS,
     PAPER_SEQ_LENS,
     SIMULATED_MODEL,
@@ -33,7 +34,6 @@ from medusa_bench.specs.paper_grid import (
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Phase, Setting, settings
 
-PAPER_GPUS = (PAPER_GPU, "a40", "a6000")
 _FLAT = 1.05  # "nearly unchanged": within 5 %
 _SIMILAR = 1.5  # "very similar positions": 4 % of the four decades that the axes span
 

@@ -60,6 +60,8 @@ def test_an_operator_is_one_row_and_shows_everywhere(copy: Path) -> None:
     assert names == {"router init", "router ar", "router Medusa"}
     assert "router" in out(copy, "roofline", "predicted")
     out(copy, "roofline", "predicted", "-o", "figure.png")
+    out(copy, "report", "predicted", "-o", "report.html")
+    assert "router" in (copy / "report.html").read_text()
     out(copy, "results", "export", "predicted", "-o", "points.csv")
     assert ",router," in (copy / "points.csv").read_text()
 
