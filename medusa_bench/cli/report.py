@@ -115,7 +115,7 @@ def command(
 def _latency_model(folder: "Folder") -> "LatencyModel | None":
     """The folder's own numbers with its gaps predicted, else its GPU's calibration; None where
     nothing is known of the device."""
-    from medusa_bench.predict import choosing, latency
+    from medusa_bench.predict import choosing, priors
     from medusa_bench.results.rows import Provenance, Timing
 
     timings = {each.timing for each in folder.points if each.summary}
@@ -125,7 +125,7 @@ def _latency_model(folder: "Folder") -> "LatencyModel | None":
             return choosing.model_for(folder.results.path, timing)
         except MedusaBenchError:  # too few points to stand on
             pass
-    return latency.calibrated(folder.profile, timing) if folder.profile else None
+    return priors.calibrated(folder.profile, timing) if folder.profile else None
 
 
 def _losses(folder: "Folder", latency: "LatencyModel | None") -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medusa_bench.compare import acceptance
 from medusa_bench.compare.comparisons import Comparison, best
 from medusa_bench.paper.reproduction import Cell, Predictor, Reproduction
-from medusa_bench.predict import latency
+from medusa_bench.predict import latency, priors
 from medusa_bench.results.rows import Timing
 from medusa_bench.specs import models, profiles
 from medusa_bench.specs.columns import FloatArray, Products
@@ -177,7 +177,7 @@ def _predict(
 
 @cache
 def _model(gpu: str) -> latency.Calibrated:
-    return latency.calibrated(profiles.load(gpu), Timing.EAGER)
+    return priors.calibrated(profiles.load(gpu), Timing.EAGER)
 
 
 def _verdict(reproduced: bool, differs: bool = False) -> ClaimVerdict:

@@ -14,7 +14,7 @@ from medusa_bench.compare.methods import METHODS, draft_model
 from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.paper import figures
 from medusa_bench.paper.reproduction import Reproduction
-from medusa_bench.predict import latency
+from medusa_bench.predict import priors
 from medusa_bench.report import comparison, roofline, style
 from medusa_bench.report.series import (
     PAPER_FIGURES,
@@ -103,7 +103,7 @@ def _drafts(name: str) -> Figure:
     target = model_specs.load(target_name)
     law = METHODS["draft-model"].acceptance
     assert isinstance(law, acceptance.Chain)
-    model = latency.calibrated(profiles.load(PAPER_GPU))
+    model = priors.calibrated(profiles.load(PAPER_GPU))
     variants = [
         Variant(draft_model(model_specs.load(draft), draft_len), law)
         for draft in drafts
@@ -166,7 +166,7 @@ def _is_of(results: Results, profile: DeviceProfile, model: str) -> bool:
 
 def predicted(asked: PaperFigure, profile: DeviceProfile) -> list[ResultPoint]:
     """Every point of a figure that fits into the GPU's memory, predicted with its interval."""
-    model = latency.calibrated(profile, Timing.KERNEL)
+    model = priors.calibrated(profile, Timing.KERNEL)
     shape: ModelShape = model_specs.load(asked.model)
     grid: list[Setting] = list(settings(asked.phases))
     fitting = [

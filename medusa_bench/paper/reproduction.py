@@ -21,7 +21,7 @@ from medusa_bench.compare.acceptance import AcceptanceModel
 from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, medusa
 from medusa_bench.compare.simulation import Variant, simulate
-from medusa_bench.predict import calibration_files, latency, scoring
+from medusa_bench.predict import calibration_files, latency, priors, scoring
 from medusa_bench.predict.calibration import Calibration
 from medusa_bench.predict.latency import Calibrated
 from medusa_bench.predict.scoring import Score, Scored
@@ -253,7 +253,7 @@ def reproduce(
     harness = _harness(known)
     scores, predicted = _predictions(known, harness, num_seeds)
     cells = _cells(predicted, measured)
-    model = latency.calibrated(profiles.load(PAPER_GPU), Timing.EAGER)
+    model = priors.calibrated(profiles.load(PAPER_GPU), Timing.EAGER)
     speedups = simulated_speedups(model, law)
     return Reproduction(
         cells=cells,
@@ -287,7 +287,7 @@ def _others(known: Sequence[Calibration]) -> list[Calibration]:
 
 
 def _without_paper(known: Sequence[Calibration]) -> Calibrated:
-    return latency.calibrated(profiles.load(PAPER_GPU), Timing.EAGER, calibrations=_others(known))
+    return priors.calibrated(profiles.load(PAPER_GPU), Timing.EAGER, calibrations=_others(known))
 
 
 def _predictions(
@@ -468,7 +468,7 @@ def whole_model_overhead(shape: ModelShape, num_candidates: int = 64, seq_len: i
     (row,) = simulate(
         [Variant(medusa(num_candidates, heads=True), acceptance.PAPER)],
         shape,
-        latency.calibrated(profiles.load(PAPER_GPU)),
+        priors.calibrated(profiles.load(PAPER_GPU)),
         Dtype.FLOAT16,
         [(1, seq_len)],
         block=Block.FULL,

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
-from medusa_bench.predict import calibration_files, interpolation, latency
+from medusa_bench.predict import calibration_files, interpolation, priors
 from medusa_bench.predict.calibration import Calibration, DeviceCeilings, Parameters
 from medusa_bench.predict.fitting import Origin, Prior
 from medusa_bench.predict.interpolation import Measured
@@ -58,7 +58,7 @@ def model_for(
                 hint="give the results folder as --gpu.",
             )
         case Kind.CALIBRATED | Kind.BEST:
-            return latency.calibrated(profile, timing)
+            return priors.calibrated(profile, timing)
 
 
 def _of_folder(results: Results, timing: Timing, kind: Kind) -> LatencyModel:
@@ -115,4 +115,4 @@ def prior_of(environment: Environment) -> Prior:
     profile = profiles.match(environment.device, environment.memory_bytes)
     if profile is None:
         return _EXPECTED_OF_MEASURED
-    return Prior(latency.calibrated(profile).calibration.parameters)
+    return Prior(priors.calibrated(profile).calibration.parameters)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.predict import choosing, fitting, latency
+from medusa_bench.predict import choosing, fitting, priors
 from medusa_bench.predict.calibration import ANY_DEVICE, Calibration, DeviceCeilings, Interval, Work
 from medusa_bench.predict.fitting import Origin, Prior, Samples
 from medusa_bench.predict.latency import Calibrated
@@ -132,7 +132,7 @@ def as_shipped(observations: Observations, calibrations: Sequence[Calibration]) 
         [
             (
                 rows,
-                latency.calibrated(
+                priors.calibrated(
                     profile,
                     observations.timing,
                     calibrations=calibrations,
@@ -218,8 +218,8 @@ def prior_for(
         return default_prior()
     clock_hz = profile.clock_hz
     own = [each for each in others if each.device == profile.name]
-    lenders = own or latency.relatives(profile, others)[0]
-    return Prior(latency.mean_parameters(lenders, clock_hz), _SIGMAS_OF_RELATIVES)
+    lenders = own or priors.relatives(profile, others)[0]
+    return Prior(priors.mean_parameters(lenders, clock_hz), _SIGMAS_OF_RELATIVES)
 
 
 def leave_each_device_out(fits: Sequence["Fit"]) -> tuple[FloatArray, NDArray[np.str_]]:
@@ -227,7 +227,7 @@ def leave_each_device_out(fits: Sequence["Fit"]) -> tuple[FloatArray, NDArray[np
     errors, bounds = [], []
     for fit in fits:
         others = [each.calibration for each in fits if each.device != fit.device]
-        parameters = latency.mean_parameters(others, fit.calibration.ceilings.clock_hz)
+        parameters = priors.mean_parameters(others, fit.calibration.ceilings.clock_hz)
         errors.append(np.log(fit.observations.latency_s / fit.work.latency_s(parameters)))
         bounds.append(fit.work.parts(parameters).bound)
     return np.concatenate(errors), np.concatenate(bounds)
@@ -282,7 +282,7 @@ def any_device(fits: Sequence[Fit], source: str, command: str) -> Calibration:
     return replace(
         first,
         device=ANY_DEVICE,
-        parameters=latency.mean_parameters([fit.calibration for fit in fits], clock_hz),
+        parameters=priors.mean_parameters([fit.calibration for fit in fits], clock_hz),
         interval=fitting.interval(errors, bounds),
         source=source,
         command=command,
@@ -336,7 +336,7 @@ def _without_each_gpu(
                 hint="--leave-out gpu needs a file of three GPUs or more.",
             )
         known = [*(fit.calibration for fit in others), any_device(others, "other GPUs", "")]
-        models.append((rows, latency.family_prior(profile, known)))
+        models.append((rows, priors.family_prior(profile, known)))
     return models
 
 

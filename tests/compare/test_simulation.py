@@ -23,7 +23,8 @@ from medusa_bench.compare.comparisons import (
 )
 from medusa_bench.compare.methods import Block
 from medusa_bench.compare.simulation import Variant
-from medusa_bench.predict.latency import LatencyModel, calibrated
+from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.predict.priors import calibrated
 from medusa_bench.results.rows import Provenance, Timing
 from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
-from medusa_bench.predict import calibration_files, choosing, latency
+from medusa_bench.predict import calibration_files, choosing, latency, priors
 from medusa_bench.predict.calibration import ANY_DEVICE, DeviceCeilings, Parameters, Work
 from medusa_bench.predict.choosing import Kind
 from medusa_bench.predict.latency import Roofline
@@ -86,16 +86,16 @@ def test_other_timing_exchanges_the_launch_time_only() -> None:
 
 def test_trees_are_taken_over_from_the_same_chip_and_source_only() -> None:
     h200 = profiles.load("h200-sxm")
-    alone = latency.calibrated(h200)
-    same = latency.calibrated(h200, prefer_source="aiconfigurator")
+    alone = priors.calibrated(h200)
+    same = priors.calibrated(h200, prefer_source="aiconfigurator")
     assert alone.calibration.forest is None
     assert same.calibration.forest is not None
-    assert latency.calibrated(A40, prefer_source="other").calibration.forest is not None
+    assert priors.calibrated(A40, prefer_source="other").calibration.forest is not None
 
 
 def test_the_preferred_source_chooses_between_calibrations_of_a_device() -> None:
     h100 = profiles.load("h100-sxm")
-    names = {latency.calibrated(h100, prefer_source=s).name for s in ("vidur", "aiconfigurator")}
+    names = {priors.calibrated(h100, prefer_source=s).name for s in ("vidur", "aiconfigurator")}
     assert len(names) == 2
 
 
@@ -104,7 +104,7 @@ def test_a_mean_of_calibrations_counts_launch_in_clock_cycles() -> None:
         each for each in calibration_files.shipped_calibrations() if each.device != ANY_DEVICE
     ]
     one = shipped[0]
-    mean = latency.mean_parameters([one], 2 * one.ceilings.clock_hz)
+    mean = priors.mean_parameters([one], 2 * one.ceilings.clock_hz)
     assert mean.launch_s == pytest.approx(one.parameters.launch_s / 2)
     assert mean.compute_efficiency == pytest.approx(one.parameters.compute_efficiency)
 

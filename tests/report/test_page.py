@@ -16,7 +16,7 @@ from medusa_bench.compare import acceptance, studies, trees
 from medusa_bench.compare.comparisons import best, by_setting, cliffs
 from medusa_bench.compare.methods import draft_model, medusa
 from medusa_bench.compare.simulation import Variant
-from medusa_bench.predict.latency import calibrated
+from medusa_bench.predict.priors import calibrated
 from medusa_bench.report import page
 from medusa_bench.report.page_data import Folder
 from medusa_bench.results import folders as result_folders

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medusa_bench.predict import calibration_files, latency
+from medusa_bench.predict import calibration_files, priors
 from medusa_bench.specs import profiles
 
 
@@ -12,8 +12,8 @@ from medusa_bench.specs import profiles
 )
 def test_power_limited_cards_are_told_by_watts_per_flop(gpu: str, limited: bool) -> None:
     profile = profiles.load(gpu)
-    assert latency.is_power_limited(profile) is limited
-    prior = latency.family_prior(profile, calibration_files.shipped_calibrations())
+    assert priors.is_power_limited(profile) is limited
+    prior = priors.family_prior(profile, calibration_files.shipped_calibrations())
     efficiency = prior.calibration.parameters.compute_efficiency
-    assert (efficiency == latency.POWER_LIMITED_COMPUTE_EFFICIENCY) is limited
+    assert (efficiency == priors.POWER_LIMITED_COMPUTE_EFFICIENCY) is limited
     assert ("power-limited" in prior.name) is limited
