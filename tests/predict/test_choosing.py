@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
-from medusa_bench.predict import calibration_files, choosing, latency, priors
-from medusa_bench.predict.calibration import ANY_DEVICE, DeviceCeilings, Parameters, Work
+from medusa_bench.predict import calibration_files, choosing, latency
+from medusa_bench.predict.calibration import DeviceCeilings, Parameters, Work
 from medusa_bench.predict.choosing import Kind
 from medusa_bench.predict.latency import Roofline
 from medusa_bench.results import folders
@@ -82,31 +82,6 @@ def test_other_timing_exchanges_the_launch_time_only() -> None:
         == kernel.calibration.parameters.compute_efficiency
     )
     assert "launch as arXiv 2401.10774" in eager.name
-
-
-def test_trees_are_taken_over_from_the_same_chip_and_source_only() -> None:
-    h200 = profiles.load("h200-sxm")
-    alone = priors.calibrated(h200)
-    same = priors.calibrated(h200, prefer_source="aiconfigurator")
-    assert alone.calibration.forest is None
-    assert same.calibration.forest is not None
-    assert priors.calibrated(A40, prefer_source="other").calibration.forest is not None
-
-
-def test_the_preferred_source_chooses_between_calibrations_of_a_device() -> None:
-    h100 = profiles.load("h100-sxm")
-    names = {priors.calibrated(h100, prefer_source=s).name for s in ("vidur", "aiconfigurator")}
-    assert len(names) == 2
-
-
-def test_a_mean_of_calibrations_counts_launch_in_clock_cycles() -> None:
-    shipped = [
-        each for each in calibration_files.shipped_calibrations() if each.device != ANY_DEVICE
-    ]
-    one = shipped[0]
-    mean = priors.mean_parameters([one], 2 * one.ceilings.clock_hz)
-    assert mean.launch_s == pytest.approx(one.parameters.launch_s / 2)
-    assert mean.compute_efficiency == pytest.approx(one.parameters.compute_efficiency)
 
 
 def test_a_dtype_without_a_peak_is_an_error() -> None:

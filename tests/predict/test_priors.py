@@ -3,6 +3,7 @@
 import pytest
 
 from medusa_bench.predict import calibration_files, priors
+from medusa_bench.predict.calibration import ANY_DEVICE
 from medusa_bench.specs import profiles
 
 
@@ -17,3 +18,28 @@ def test_power_limited_cards_are_told_by_watts_per_flop(gpu: str, limited: bool)
     efficiency = prior.calibration.parameters.compute_efficiency
     assert (efficiency == priors.POWER_LIMITED_COMPUTE_EFFICIENCY) is limited
     assert ("power-limited" in prior.name) is limited
+
+
+def test_trees_are_taken_over_from_the_same_chip_and_source_only() -> None:
+    h200, a40 = profiles.load("h200-sxm"), profiles.load("a40")
+    alone = priors.calibrated(h200)
+    same = priors.calibrated(h200, prefer_source="aiconfigurator")
+    assert alone.calibration.forest is None
+    assert same.calibration.forest is not None
+    assert priors.calibrated(a40, prefer_source="other").calibration.forest is not None
+
+
+def test_the_preferred_source_chooses_between_calibrations_of_a_device() -> None:
+    h100 = profiles.load("h100-sxm")
+    names = {priors.calibrated(h100, prefer_source=s).name for s in ("vidur", "aiconfigurator")}
+    assert len(names) == 2
+
+
+def test_a_mean_of_calibrations_counts_launch_in_clock_cycles() -> None:
+    shipped = [
+        each for each in calibration_files.shipped_calibrations() if each.device != ANY_DEVICE
+    ]
+    one = shipped[0]
+    mean = priors.mean_parameters([one], 2 * one.ceilings.clock_hz)
+    assert mean.launch_s == pytest.approx(one.parameters.launch_s / 2)
+    assert mean.compute_efficiency == pytest.approx(one.parameters.compute_efficiency)
