@@ -1,4 +1,4 @@
-"""The figures in README.md are what the commands draw from what is committed: written by
+"""The figures in README.md, and that of the Medusa-2 trainings, drawn from what is committed by
 
     make figures
 
@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from medusa_bench import cli
+from medusa_bench.report import style
+from tools import trade_off
 from tools.readme import ROOT
 
 FOLDER = ROOT / "docs" / "figures"
@@ -19,6 +21,7 @@ COMMANDS = (  # FOLDER stands for where to write
     "figures 6 9 18 22 --format png -o FOLDER",
     "compare --method medusa --seq-len 128..8192 --map FOLDER/break-even.png",
 )
+MEDUSA_2 = "medusa-2.png"  # shown beside its trainings, not in README.md
 IMAGES = ("figure-6.png", "figure-9.png", "figure-18.png", "figure-22.png", "break-even.png")
 VERSIONS = "versions.json"
 
@@ -29,6 +32,7 @@ def draw(folder: Path) -> None:
     for command in COMMANDS:
         arguments = shlex.split(command.replace("FOLDER", shlex.quote(str(folder))))
         assert cli.run(arguments) == 0, command
+    style.save(trade_off.trade_off_figure(trade_off.read()), folder / MEDUSA_2)
 
 
 def versions() -> dict[str, str]:

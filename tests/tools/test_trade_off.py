@@ -2,10 +2,9 @@ import itertools
 
 import pytest
 
-from medusa_bench.report.trade_off import read, trade_off_figure
-from tools.trade_off import FOLDER, table
+from tools.trade_off import FOLDER, read, table, trade_off_figure
 
-POINTS = read(FOLDER)
+POINTS = read()
 
 
 def test_readme_holds_the_table_of_what_is_committed() -> None:
@@ -25,9 +24,13 @@ def test_each_training_is_set_beside_the_same_frozen_backbone() -> None:
     assert len({(each.medusa_1, each.perplexity_before) for each in POINTS}) == 1
 
 
-def test_figure_draws_every_training_with_its_interval() -> None:
-    figure = trade_off_figure(POINTS)
-    for axes in figure.axes:
-        bars = axes.containers[0].lines[2][0]
-        heights = [(low[1], high[1]) for low, high in bars.get_segments()]
-        assert heights == [pytest.approx((each.low, each.high)) for each in POINTS]
+def test_figure_draws_every_training_with_its_interval_over_each_cost() -> None:
+    costs = (
+        [each.kl_nats for each in POINTS],
+        [100 - 100 * each.greedy_equal for each in POINTS],
+        [each.perplexity_after for each in POINTS],
+    )
+    for axes, cost in zip(trade_off_figure(POINTS).axes, costs, strict=True):
+        bars = axes.containers[0].lines[2][0].get_segments()
+        for each, x, (low, high) in zip(POINTS, cost, bars, strict=True):
+            assert [*low, *high] == pytest.approx([x, each.low, x, each.high])
