@@ -4,7 +4,7 @@ BUDGET ?= 15min
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint figures demo-generate bench evidence evidence-figures clean
+.PHONY: sweep test lint accuracy figures demo-generate bench evidence evidence-figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -19,6 +19,9 @@ lint: .venv/.installed-dev  ## format, style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+accuracy: .venv/.installed-dev  ## how far predictions are from published measurements; fails where one is worse
+	$(BIN)/python -m tools.accuracy
 
 figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
 	$(BIN)/python -m tools.gallery

@@ -20,7 +20,6 @@ from medusa_bench.specs.profiles import DeviceProfile, profile_of
 
 # How far two sources are apart on one GPU, or two GPUs of one family: launch, bandwidth, compute.
 _SIGMAS_OF_RELATIVES = (1.2, 0.05, 0.05)
-_SHAPE_FOLDS = 5
 _PARAMETER_ROWS = 3000  # three parameters need no more
 
 
@@ -173,10 +172,15 @@ def calibrated_on(
 
 
 def leaving_out(
-    observations: Observations, what: LeaveOut, seed: int, excluded: NDArray[np.bool_]
+    observations: Observations,
+    what: LeaveOut,
+    seed: int,
+    excluded: NDArray[np.bool_],
+    *,
+    shape_folds: int = 5,
 ) -> Scored:
-    """Every row by a calibration to rows of the same GPU and source, its own model or shape (a
-    fifth of all shapes at once) left out; or, for gpu, by what all other GPUs' rows say.
+    """Every row by a calibration to rows of the same GPU and source, its own model or shape (one of
+    shape_folds parts of them at once) left out; or, for gpu, by what all other GPUs' rows say.
 
     `excluded` rows are scored, but never fitted to. Raises MedusaBenchError where nothing is left
     to fit to.
@@ -190,7 +194,7 @@ def leaving_out(
                 if what is LeaveOut.MODEL:
                     part = np.unique(mine.model, return_inverse=True)[1]
                 else:
-                    part = fitting.folds(mine.shape_ids, _SHAPE_FOLDS, seed)
+                    part = fitting.folds(mine.shape_ids, shape_folds, seed)
                 if len(np.unique(part[fitted])) < 2:
                     raise MedusaBenchError(
                         f"{profile.name}: there is only one {what} in the rows, so nothing is "
