@@ -15,6 +15,7 @@ from medusa_bench.compare.methods import Block
 from medusa_bench.predict.cliffs import SMALLEST_STEP
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 
 
 class Outcome(StrEnum):
@@ -26,20 +27,8 @@ class Outcome(StrEnum):
     EVEN = "even"  # it is vanilla decoding
 
 
-@dataclass(frozen=True, slots=True)
-class StepLatency:
-    """Seconds of one decoding step, with their interval (equal ends: none is known).
-
-    90 % where they are predicted; the range of repetitions where they were timed.
-    """
-
-    latency_s: float
-    low_s: float
-    high_s: float
-
-
 def speedup_interval(
-    step: StepLatency, vanilla: StepLatency, acceleration_rate: float
+    step: Latency, vanilla: Latency, acceleration_rate: float
 ) -> tuple[float, float]:
     """acceleration_rate / (step / vanilla) at the ends of the latencies' intervals.
 
@@ -73,8 +62,8 @@ class Comparison:
     batch_size: int
     seq_len: int
     num_candidates: int  # tokens each sequence verifies in a step, the root included
-    step: StepLatency
-    vanilla: StepLatency
+    step: Latency
+    vanilla: Latency
     acceleration_rate: float  # tokens of one sequence per step
     latency_source: str
     acceptance_source: str
@@ -186,8 +175,8 @@ def compare_generation(
         batch_size=generation.batch_size,
         seq_len=generation.seq_len,
         num_candidates=generation.num_candidates,
-        step=StepLatency(step_s, step_s - step_spread_s, step_s + step_spread_s),
-        vanilla=StepLatency(vanilla_s, vanilla_s, vanilla_s),
+        step=Latency(step_s, step_s - step_spread_s, step_s + step_spread_s),
+        vanilla=Latency.exact(vanilla_s),
         acceleration_rate=generation.acceleration_rate,
         latency_source=generation.latency_source,
         acceptance_source=generation.acceptance_source,
@@ -305,7 +294,7 @@ def from_dict(document: Any, *, where: str) -> Comparison:
             reason = f"{field.name} {error}" if field.name in document else f"no {field.name!r}"
             raise InvalidFileError(f"{where}: {reason}.") from None
     step, vanilla = (
-        StepLatency(*(values.pop(f"{name}_latency{end}_s") for end in ("", "_low", "_high")))
+        Latency(*(values.pop(f"{name}_latency{end}_s") for end in ("", "_low", "_high")))
         for name in ("step", "vanilla")
     )
     return Comparison(step=step, vanilla=vanilla, **values)

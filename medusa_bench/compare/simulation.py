@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.compare.acceptance import AcceptanceModel, first_accepted, lock_step_rate
-from medusa_bench.compare.comparisons import Comparison, StepLatency
+from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import Block, Method, Pass, vanilla
 from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
-from medusa_bench.specs.columns import FloatArray, Products
+from medusa_bench.specs.columns import FloatArray, Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import symbols
@@ -45,12 +45,9 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class StepCosts:
+class StepCosts(Latencies):
     """Columns of shape (num_steps,): latencies of whole steps, what binds and where from."""
 
-    latency_s: FloatArray
-    low_s: FloatArray
-    high_s: FloatArray
     bound_s: Mapping[str, FloatArray]  # the seconds that each of launch, memory, compute binds
     sources: list[frozenset[str]]
 
@@ -243,15 +240,14 @@ def simulate(
     costs = Costs.of(engine, target.num_layers if block is Block.PAPER else 1)
     products = [passes.costs.latency_s, passes.costs.low_s, passes.costs.high_s]
     columns = [passes.steps(pass_s) for pass_s in products]
-    vanilla_s = [costs.vanilla_s(column) for column in columns]
-    step_s = [costs.step_latency_s(column) for column in columns]
-    bounds = passes.bounds(step_s[0])
+    vanilla_latencies = Latencies(*map(costs.vanilla_s, columns))
+    step_latencies = Latencies(*map(costs.step_latency_s, columns))
+    bounds = passes.bounds(step_latencies.latency_s)
     rates = _rates(variants, {batch_size for _, batch_size, _ in steps}, lock_step=lock_step)
     rows = []
     for index, (variant, batch_size, seq_len) in enumerate(steps):
         method, acceptance = variant.method, variant.acceptance
-        step = StepLatency(*(float(column[index]) for column in step_s))
-        base = StepLatency(*(float(column[index]) for column in vanilla_s))
+        step, base = step_latencies[index], vanilla_latencies[index]
         rows.append(
             Comparison(
                 method=method.name,

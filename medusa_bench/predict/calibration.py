@@ -18,7 +18,7 @@ from medusa_bench.predict import boosting, tiles
 from medusa_bench.predict.gaussian_process import GaussianProcess
 from medusa_bench.results.rows import Timing
 from medusa_bench.specs.ceilings import Bound, Ceilings
-from medusa_bench.specs.columns import FloatArray, Products
+from medusa_bench.specs.columns import FloatArray, Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.profiles import DeviceProfile
@@ -258,7 +258,7 @@ class Calibration:
     def work(self, products: Products, dtypes: Dtype | Sequence[Dtype]) -> Work:
         return Work.of(products, dtypes, self.ceilings)
 
-    def predict(self, work: Work) -> "Corrected":
+    def predict(self, work: Work) -> "Explained":
         """Latencies with their parts and 90 % interval."""
         parts = work.parts(self.parameters)
         latency_s = parts.explained_s
@@ -274,17 +274,14 @@ class Calibration:
         low_s, high_s = self.interval.around(latency_s, bound)
         if self.process is not None:
             low_s, high_s = low_s * np.exp(-spread), high_s * np.exp(spread)
-        return Corrected(parts.against(latency_s), latency_s, low_s, high_s)
+        return Explained(latency_s, low_s, high_s, parts.against(latency_s))
 
 
 NORMAL_90 = 1.645  # standard deviations that hold 90 % of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
-    """Columns of shape (num_products,); the parts sum to latency_s."""
+class Explained(Latencies):
+    """Columns of shape (num_products,), with the parts that sum to latency_s."""
 
     parts: Parts
-    latency_s: FloatArray
-    low_s: FloatArray
-    high_s: FloatArray

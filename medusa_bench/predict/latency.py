@@ -13,20 +13,14 @@ from medusa_bench.predict.calibration import (
     Work,
 )
 from medusa_bench.results.rows import Provenance
-from medusa_bench.specs.columns import FloatArray, Products
+from medusa_bench.specs.columns import Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
-    """Columns of shape (num_products,). low_s and high_s are the 90 % interval of latency_s.
+class Predictions(Latencies):
+    """Columns of shape (num_products,). The parts sum to latency_s."""
 
-    The parts sum to latency_s.
-    """
-
-    latency_s: FloatArray
-    low_s: FloatArray
-    high_s: FloatArray
     bound: NDArray[np.str_]  # "launch", "memory" or "compute": the largest part
     source: NDArray[np.str_]  # e.g. "calibrated: h100-sxm (...)", "measured", "prior: ada"
     parts: Parts
@@ -98,12 +92,12 @@ class Calibrated:
         return Provenance.PREDICTED
 
     def predict(self, products: Products, dtype: Dtype) -> Predictions:
-        corrected = self.calibration.predict(self.calibration.work(products, dtype))
+        found = self.calibration.predict(self.calibration.work(products, dtype))
         return Predictions(
-            corrected.latency_s,
-            corrected.low_s,
-            corrected.high_s,
-            corrected.parts.bound,
+            found.latency_s,
+            found.low_s,
+            found.high_s,
+            found.parts.bound,
             np.full(len(products), self.name),
-            corrected.parts,
+            found.parts,
         )

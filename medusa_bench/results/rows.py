@@ -14,6 +14,7 @@ from medusa_bench.base import limits
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.specs.ceilings import Bound, Ceilings
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Operator, Point, points
 from medusa_bench.specs.products import Product
@@ -248,24 +249,16 @@ def drifted(before: Roofs, after: Roofs, device_type: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Latency):
     """What the rounds of one task say together.
 
     latency_s is the median of the rounds; low_s and high_s are the fastest and slowest round
     where measured, the 90 % interval where predicted, both latency_s where reported.
     """
 
-    latency_s: float
-    low_s: float
-    high_s: float
     num_rounds: int
     flags: tuple[QualityFlag, ...] = ()
     source: str = ""
-
-    @property
-    def spread(self) -> float:
-        """(high - low) / latency: the error bar, as a share."""
-        return (self.high_s - self.low_s) / self.latency_s
 
 
 def summarise(rounds: list[Measurement]) -> Summary:

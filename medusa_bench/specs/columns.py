@@ -1,10 +1,11 @@
-"""Many matrix products as columns of NumPy arrays, under the formulas of one."""
+"""Many matrix products, or latencies, as columns of NumPy arrays, under the formulas of one."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.products import Product
 
 FloatArray = NDArray[np.float64]
@@ -43,3 +44,18 @@ class Products:
     def _formulas(self) -> Product:
         """The operator table's formulas hold for columns as they do for numbers."""
         return Product(self.batch, self.m, self.n, self.k)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Columns of latencies with their 90 % interval, in seconds, each of shape (count,)."""
+
+    latency_s: FloatArray
+    low_s: FloatArray
+    high_s: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.latency_s)
+
+    def __getitem__(self, row: int) -> Latency:
+        return Latency(float(self.latency_s[row]), float(self.low_s[row]), float(self.high_s[row]))

@@ -11,10 +11,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medusa_bench import cli
 from medusa_bench.cli import generation_tables
-from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.decode.heads import files as head_files
 from medusa_bench.decode.heads.heads import MedusaHeads
 from medusa_bench.decode.study.study import ExpectedStep
+from medusa_bench.specs.latency import Latency
 from tests.builders.tiny_models import tiny_llama
 
 WORDS = "<unk> sea sky sun day sand wave wind blue gold calm".split()
@@ -125,7 +125,7 @@ def test_all_methods_give_the_same_text_and_every_number(
     ],
 )
 def test_what_is_expected_says_how_sure_that_is(step_s: float, high_s: float, words: str) -> None:
-    vanilla, step = StepLatency(1, 1, 1), StepLatency(step_s, step_s, high_s)
+    vanilla, step = Latency.exact(1), Latency(step_s, step_s, high_s)
     rows = [ExpectedStep(1, None, vanilla, vanilla, 1.0), ExpectedStep(4, None, step, vanilla, 1.5)]
     assert words in generation_tables.expectation(rows)[0]
 

@@ -15,7 +15,6 @@ from medusa_bench.compare.comparisons import (
     Comparison,
     Generation,
     Outcome,
-    StepLatency,
     best,
     by_setting,
     cliffs,
@@ -28,6 +27,7 @@ from medusa_bench.predict.priors import calibrated
 from medusa_bench.results.rows import Provenance, Timing
 from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import PRESETS
 from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
 from tests.builders.latencies import FREE_VERIFICATION, LinearInRows, SmoothLatency
@@ -146,9 +146,9 @@ def test_intervals_are_carried_and_a_model_without_one_gives_none() -> None:
 
 
 def row_with(speedup: float, spread: float) -> Comparison:
-    step = StepLatency(1.0, 1 / spread, spread)
+    step = Latency(1.0, 1 / spread, spread)
     return Comparison(
-        "medusa", "m", "d", Dtype.FLOAT16, 1, 1, 8, step, StepLatency(1.0, 1.0, 1.0), speedup,
+        "medusa", "m", "d", Dtype.FLOAT16, 1, 1, 8, step, Latency.exact(1.0), speedup,
         "l", "a", Provenance.SIMULATED,
     )  # fmt: skip
 
@@ -299,10 +299,10 @@ def test_the_papers_tables_redivide(reference_dir: Path, table: str) -> None:
             tokens = float(row["medusa_tokens_per_s"]), float(row["base_tokens_per_s"])
             assert tokens[0] / tokens[1] == pytest.approx(speedup, abs=0.006)
             overhead = rate * tokens[1] / tokens[0]
-        step = StepLatency(overhead, overhead, overhead)
+        step = Latency.exact(overhead)
         reported = Comparison(
             "medusa", row["model"], "a100", Dtype.FLOAT16, 1, 1024, 64, step,
-            StepLatency(1.0, 1.0, 1.0), rate, "paper", "paper", Provenance.REPORTED,
+            Latency.exact(1.0), rate, "paper", "paper", Provenance.REPORTED,
         )  # fmt: skip
         # Both factors are printed to two decimals.
         assert reported.speedup == pytest.approx(speedup, rel=0.011)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from medusa_bench.compare import acceptance, methods, simulation
 from medusa_bench.compare.break_even import break_even
-from medusa_bench.compare.comparisons import Comparison, Outcome, StepLatency, best, by_setting
+from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.compare.verdicts import verdict
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import FREE_VERIFICATION, SmoothLatency
 
@@ -54,7 +55,7 @@ def test_verdict_warns_of_cliffs() -> None:
     variants = [Variant(methods.medusa(count), acceptance.PAPER) for count in stairs]
     rows = simulation.simulate(variants, TARGET, SmoothLatency(), Dtype.FLOAT16, [(1, 1024)])
     steps = [
-        replace(row, step=StepLatency(s, s, s), vanilla=StepLatency(1.0, 1.0, 1.0))
+        replace(row, step=Latency.exact(s), vanilla=Latency.exact(1.0))
         for row, s in zip(rows, stairs.values(), strict=True)
     ]
     assert "leaps after 24 (+50%)" in "\n".join(verdict(steps, []))
@@ -102,8 +103,8 @@ def made(
         Dtype.FLOAT16,
         [(batch_size, 1024)],
     )
-    step = StepLatency(2.0, 2.0, 2.0)  # vanilla takes 1 s, so the speedup is half of the rate
-    vanilla = StepLatency(1.0, 1.0, 1.0)
+    step = Latency.exact(2.0)  # vanilla takes 1 s, so the speedup is half of the rate
+    vanilla = Latency.exact(1.0)
     return replace(row, method=method, step=step, vanilla=vanilla, half_width=width, unfit=unfit)
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.compare.trees import HeadAccuracy
 from medusa_bench.decode.engine.attention import register
 from medusa_bench.decode.engine.engine import Engine, Finish, Output, Step
@@ -36,6 +35,7 @@ from medusa_bench.decode.study.study import (
 )
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Family
 from tests.builders.latencies import LinearInRows
@@ -216,9 +216,9 @@ def test_a_machine_that_slows_down_widens_the_interval(model: DecoderModel) -> N
         times.time_round(random.Random(0))
     operators = times.operators_s(4)
     assert (operators.low_s, operators.latency_s, operators.high_s) == (1, 1, 2)
-    assert times.simulated(1) == StepLatency(19, 19, 38)
+    assert times.simulated(1) == Latency(19, 19, 38)
     one, four = predict_speedups(times, [1, 4], HeadAccuracy(((0.5,),)), heads_s=19.0)
-    assert four.step == StepLatency(38, 38, 57)
+    assert four.step == Latency(38, 38, 57)
     # 1.5 tokens a step over an overhead of 2; either step may be at either pace.
     assert four.speedup == 0.75
     assert four.speedup_interval == pytest.approx((0.75 * 38 / 57, 0.75 * 38 / 19))

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.paper import claims
 from medusa_bench.paper import reproduction as paper
 from medusa_bench.paper.claims import ClaimResult, ClaimVerdict
 from medusa_bench.paper.reproduction import Cell, Reproduction
+from medusa_bench.specs.latency import Latency
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_speedups_that_fall_only_beyond_batch_32_are_as_the_paper_says(ours: Rep
     rows = tuple(
         replace(row, step=row.vanilla)
         if row.batch_size < 32 or (row.batch_size, row.num_candidates) == (32, 16)
-        else replace(row, step=StepLatency(9.0, 9.0, 9.0), vanilla=StepLatency(1.0, 1.0, 1.0))
+        else replace(row, step=Latency.exact(9.0), vanilla=Latency.exact(1.0))
         for row in ours.speedups
     )
     found = claims.judge(replace(ours, speedups=rows))

@@ -7,10 +7,11 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from medusa_bench.compare import acceptance, methods, simulation, trees
-from medusa_bench.compare.comparisons import Comparison, StepLatency, best, by_setting
+from medusa_bench.compare.comparisons import Comparison, best, by_setting
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.report import comparison
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
 
@@ -44,7 +45,7 @@ def test_map_prints_the_best_of_every_cell_and_marks_the_uncertain_and_the_losin
 
 
 def test_map_marks_a_best_count_just_below_a_leap() -> None:
-    flat = StepLatency(1.0, 1.0, 1.0)
+    flat = Latency.exact(1.0)
     rows = [
         replace(row, step=replace(flat, latency_s=1.0 + (row.num_candidates > 16)), vanilla=flat)
         for row in medusa_rows()

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from medusa_bench.compare.comparisons import StepLatency
 from medusa_bench.compare.methods import Block, Pass, medusa, vanilla
 from medusa_bench.compare.simulation import step_costs
 from medusa_bench.decode.engine.cache import SlabCache
@@ -28,6 +27,7 @@ from medusa_bench.decode.engine.packing import PackedLinear
 from medusa_bench.decode.study.arbitrary_tokens import star
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import ModelShape
 
 Call = Callable[[], Any]
@@ -40,10 +40,10 @@ class SweptProducts:
         self.name = latency.name
         self._latency, self._dtype = latency, dtype
 
-    def step(self, passes: Sequence[Pass]) -> StepLatency:
+    def step(self, passes: Sequence[Pass]) -> Latency:
         """All products of a step's passes together."""
         costs = step_costs([passes], self._latency, self._dtype)
-        return StepLatency(float(costs.latency_s[0]), float(costs.low_s[0]), float(costs.high_s[0]))
+        return costs[0]
 
 
 def verification(
@@ -220,7 +220,7 @@ class ModelTimes:
             if self._has_rest:
                 self._within.setdefault(count, []).append(timer.within())
 
-    def operators_s(self, num_candidates: int) -> StepLatency:
+    def operators_s(self, num_candidates: int) -> Latency:
         """The operators of a pass over so many candidates, without the rest of it.
 
         Raises KeyError for a number that was not timed.
@@ -230,10 +230,10 @@ class ModelTimes:
             return self._swept.step(verification(self.shape, *where))
         return _median(self._alone_s[num_candidates])
 
-    def rest_s(self, num_candidates: int) -> StepLatency:
+    def rest_s(self, num_candidates: int) -> Latency:
         """The rest of such a pass; 0 where it cannot be timed. Raises KeyError as `operators_s`."""
         if not self._within:
-            return StepLatency(0.0, 0.0, 0.0)
+            return Latency.exact(0.0)
         return _median([one.rest_s for one in self._within[num_candidates]])
 
     def operators_share(self, num_candidates: int) -> float | None:
@@ -241,23 +241,23 @@ class ModelTimes:
         known = self._within.get(num_candidates)
         return median(one.operators_s / one.pass_s for one in known) if known else None
 
-    def simulated(self, num_candidates: int) -> StepLatency:
+    def simulated(self, num_candidates: int) -> Latency:
         """A pass: its operators, and the rest. Raises KeyError as `operators_s` does."""
         operators, rest = self.operators_s(num_candidates), self.rest_s(num_candidates)
-        return StepLatency(
+        return Latency(
             operators.latency_s + rest.latency_s,
             operators.low_s + rest.low_s,
             operators.high_s + rest.high_s,
         )
 
-    def mean(self, turns: Mapping[int, int]) -> StepLatency | None:
+    def mean(self, turns: Mapping[int, int]) -> Latency | None:
         """Of passes over so many candidates so often; None where one was not timed."""
         try:
             steps = [(self.simulated(count), often) for count, often in turns.items()]
         except KeyError:
             return None
         total = sum(turns.values())
-        return StepLatency(
+        return Latency(
             sum(step.latency_s * often for step, often in steps) / total,
             sum(step.low_s * often for step, often in steps) / total,
             sum(step.high_s * often for step, often in steps) / total,
@@ -267,10 +267,10 @@ class ModelTimes:
 _PARTS = 3
 
 
-def _median(samples_s: Sequence[float]) -> StepLatency:
+def _median(samples_s: Sequence[float]) -> Latency:
     """The median, between the least and greatest median of a third of the time: a machine that
     others share is slower for minutes, and says so."""
     size = math.ceil(len(samples_s) / _PARTS)
     parts_s = [median(samples_s[at : at + size]) for at in range(0, len(samples_s), size)]
     latency_s = median(samples_s)
-    return StepLatency(latency_s, min(latency_s, *parts_s), max(latency_s, *parts_s))
+    return Latency(latency_s, min(latency_s, *parts_s), max(latency_s, *parts_s))

@@ -18,7 +18,6 @@ import torch
 from medusa_bench.compare.comparisons import (
     Comparison,
     Generation,
-    StepLatency,
     compare_generation,
     speedup_interval,
 )
@@ -42,6 +41,7 @@ from medusa_bench.decode.study.rounds import BatchRun, Difference, GeneratedVari
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import ModelShape
 
 Rates = HeadAccuracy | JointFrequency
@@ -53,8 +53,8 @@ class ExpectedStep:
 
     num_candidates: int
     tree: CandidateTree | None  # grown from accuracies; None where none are known
-    step: StepLatency
-    vanilla: StepLatency
+    step: Latency
+    vanilla: Latency
     acceleration_rate: float | None
 
     @property
@@ -98,9 +98,7 @@ def predict_speedups(
     for count in counts:
         step = times.simulated(count)
         if count > 1:
-            step = StepLatency(
-                step.latency_s + heads_s, step.low_s + heads_s, step.high_s + heads_s
-            )
+            step = Latency(step.latency_s + heads_s, step.low_s + heads_s, step.high_s + heads_s)
         tree = grow(rates, count) if rates else None
         rate = expected_tokens(tree, rates) if rates and tree else None
         found.append(ExpectedStep(count, tree, step, vanilla, rate))
@@ -425,7 +423,7 @@ class GenerationStudy:
             return None
         return replace(
             generated,
-            step=StepLatency(
+            step=Latency(
                 verify.latency_s + drafting_s,
                 verify.low_s + drafting_s,
                 verify.high_s + drafting_s,
