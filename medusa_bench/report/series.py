@@ -32,7 +32,12 @@ class By(StrEnum):
     CANDIDATES = "candidates"
 
 
-PHASE_NAMES = {Phase.PREFILL: "init", Phase.DECODE: "ar", Phase.MEDUSA: "Medusa"}
+# As the paper's legends print them.
+PHASE_NAMES = {phase: phase.value for phase in Phase} | {
+    Phase.PREFILL: "init",
+    Phase.DECODE: "ar",
+    Phase.MEDUSA: "Medusa",
+}
 
 
 @dataclass(frozen=True, slots=True)

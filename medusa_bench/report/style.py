@@ -33,7 +33,11 @@ SERIES_COLORS = dict(zip(SERIES, itertools.cycle(_SERIES_COLORS), strict=False))
 VANILLA_COLOR = "#8C8C8C"
 ROOF_COLOR = "#222222"
 FAINT = "#B0B0B0"
-PHASE_MARKERS = {Phase.PREFILL: "s", Phase.DECODE: "o", Phase.MEDUSA: "^"}
+PHASE_MARKERS = dict.fromkeys(Phase, "D") | {
+    Phase.PREFILL: "s",
+    Phase.DECODE: "o",
+    Phase.MEDUSA: "^",
+}
 # Measured numbers are filled, others never: hollow, half, crossed out by their label.
 FILL_STYLES = {
     Provenance.MEASURED: "full",

@@ -6,9 +6,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from medusa_bench.compare.acceptance import Chain
+from medusa_bench.compare.methods import medusa
+from medusa_bench.compare.simulation import Variant, simulate
+from medusa_bench.predict.calibration import Parts
+from medusa_bench.predict.latency import Predictions
+from medusa_bench.results.rows import Provenance
+from medusa_bench.specs.columns import Products
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATORS = "medusa_bench/specs/operators.py"
@@ -141,3 +153,49 @@ def test_a_serving_engine_is_one_row_until_its_costs_are_fitted(copy: Path) -> N
     engines.write_text(engines.read_text() + "\n[[engine]]" + ours)
     found = json.loads(out(copy, "compare", "--engine", "ours", "--gpu", "a40", "--json"))
     assert "ours 1" in json.dumps(found)
+
+
+def test_a_phase_is_a_member_and_its_query_len(copy: Path) -> None:
+    settings = copy / "medusa_bench/specs/settings.py"
+    edit(settings, '    MEDUSA = "medusa"\n', '    MEDUSA = "medusa"\n    CHUNK = "chunk"\n')
+    edit(
+        settings,
+        "                return self.num_candidates\n",
+        "                return self.num_candidates\n            case Phase.CHUNK:\n"
+        "                return min(512, self.seq_len)\n",
+    )
+    grid = ["--phase", "chunk", "-m", "llama-7b", "-b", "2", "-s", "128,1024"]
+    plan = json.loads(out(copy, "sweep", "--dry-run", "--json", *grid))
+    assert plan["points"]
+    out(copy, "predict", "--gpu", "a40", *grid, "-o", "predicted")
+    shown = json.loads(out(copy, "results", "show", "predicted", "--json"))
+    assert "chunk" in json.dumps(shown)
+    lines = out(copy, "roofline", "predicted", "--json")
+    names = {each["name"] for panel in json.loads(lines) for each in panel["series"]}
+    assert any(name.endswith("chunk") for name in names)
+    out(copy, "roofline", "predicted", "-o", "roofline.png")
+    out(copy, "report", "predicted", "-o", "report.html")
+
+
+def test_a_latency_model_is_one_class() -> None:
+    """Nothing but a name, a device, a provenance and `predict`: a comparison takes it as it is."""
+
+    @dataclass(frozen=True)
+    class Fixed:
+        name: str = "a second a product"
+        device: str = "ours"
+        provenance: Provenance = Provenance.PREDICTED
+
+        def predict(self, products: Products, dtype: Dtype) -> Predictions:
+            one, none = np.ones(len(products)), np.zeros(len(products))
+            parts = Parts(one, none, none, none, none)
+            source = np.full(len(products), self.name)
+            return Predictions(one, one / 2, 2 * one, parts.bound, source, parts)
+
+    variants = [Variant(medusa(4), Chain(0.5))]
+    (row,) = simulate(variants, PRESETS["llama-7b"], Fixed(), Dtype.FLOAT16, [(1, 128)])
+    assert row.device == "ours"
+    assert row.latency_source == "a second a product"
+    assert row.bound == "launch"
+    assert row.step.low_s == row.step.latency_s / 2
+    assert row.vanilla.latency_s == 8  # the products of the paper's block
