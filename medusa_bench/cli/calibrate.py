@@ -9,7 +9,7 @@ import click
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
-from medusa_bench.cli.options import DTYPE, JSON
+from medusa_bench.cli.options import DTYPE, JSON, Whole
 from medusa_bench.results.rows import Failure, Timing
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ The calibrations that ship were fitted so (FILE: the published measurements):
 @click.option("--gpu", help="With --from: whose rows, by profile or exact device name.")
 @click.option("--source", default="", help="With --from: only rows of this source.")
 @click.option("--any-device", is_flag=True, help="With --from: the prior for all other GPUs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=Whole(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; with --from, file.")
 @JSON
 def command(**options: Any) -> None:

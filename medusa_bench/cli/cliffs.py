@@ -7,7 +7,7 @@ import click
 
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import grid, grid_options
-from medusa_bench.cli.options import COUNTS, JSON
+from medusa_bench.cli.options import COUNTS, JSON, Number
 
 
 @click.command(
@@ -24,7 +24,7 @@ Examples:
     "--rows", type=COUNTS, default="8..1024:+8", show_default=True, help="Rows to predict for."
 )
 @click.option(
-    "--smallest", type=click.FloatRange(1, 1000), default=12.0, show_default=True,
+    "--smallest", type=Number(1, 1000), default=12.0, show_default=True,
     help="Smallest step, percent.",
 )  # fmt: skip
 @JSON

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from medusa_bench.cli import against as scores
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli import generate as generating
-from medusa_bench.cli.options import COUNTS, JSON, MODELS
+from medusa_bench.cli.options import COUNTS, JSON, MODELS, Number
 from medusa_bench.compare.methods import METHODS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ _GENERATE = simulation.stack(
 )
 @click.option(
     "--reported-speedup",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Number(0, 1000, above=True),
     help="Of the smallest batch size: turned round into the acceptance that it takes.",
 )
 @click.option(

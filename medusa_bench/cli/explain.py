@@ -7,14 +7,14 @@ import click
 
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.cli import console
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, Whole
 from medusa_bench.results.rows import Timing
 
 
 @click.command(epilog="Example: medusa-bench explain results/paper")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option(
-    "-n", "--points", "num_points", type=click.IntRange(0), default=10, show_default=True,
+    "-n", "--points", "num_points", type=Whole(0), default=10, show_default=True,
     help="How many points to list.",
 )  # fmt: skip
 @JSON

@@ -9,7 +9,7 @@ import click
 
 from medusa_bench import __version__
 from medusa_bench.cli import console, generation_tables, simulation
-from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OFFLINE
+from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OFFLINE, Number, Whole
 from medusa_bench.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ OPTIONS = (
     ),
     click.option(
         "--self-draft",
-        type=click.IntRange(min=1),
+        type=Whole(1),
         help="Also draft with so many first layers of MODEL itself.",
     ),
     click.option(
@@ -55,16 +55,16 @@ OPTIONS = (
     ),
     click.option(
         "--num-prompts",
-        type=click.IntRange(min=1),
+        type=Whole(1),
         default=8,
         show_default=True,
         help="Prompts to take, evenly from all categories.",
     ),
-    click.option("--max-new-tokens", type=click.IntRange(2), default=64, show_default=True),
-    click.option("--rounds", type=click.IntRange(1), default=3, show_default=True),
+    click.option("--max-new-tokens", type=Whole(2), default=64, show_default=True),
+    click.option("--rounds", type=Whole(1), default=3, show_default=True),
     click.option(
         "--temperature",
-        type=click.FloatRange(0),
+        type=Number(0, 100),
         default=0.0,
         show_default=True,
         help="Above 0: exact rejection sampling, and typical acceptance (lossy) for Medusa.",
@@ -76,7 +76,7 @@ OPTIONS = (
         show_default=True,
         help="Layout of weights, for every method; on a CPU. best: what is fastest here.",
     ),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's]"),
+    click.option("--threads", type=Whole(1), help="CPU threads.  [default: torch's]"),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1."),
     click.option(
         "--attention",
@@ -85,7 +85,7 @@ OPTIONS = (
         help="grouped_sdpa copies no keys for grouped heads.  [default: that on a CPU, else sdpa]",
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the step of every method."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--seed", type=Whole(0), default=0, show_default=True),
     OFFLINE,
 )
 
@@ -108,11 +108,11 @@ Examples:
 @click.option("--draft", type=MODELS, default=(), help="Draft models of the same tokenizer.")
 @click.option("--draft-len", type=COUNTS, help="Drafted tokens.  [default: 4]")
 @click.option(
-    "-b", "--batch-size", type=click.IntRange(1), default=1, show_default=True,
+    "-b", "--batch-size", type=Whole(1), default=1, show_default=True,
     help="Sequences decoded together.",
 )  # fmt: skip
 @click.option(
-    "-s", "--seq-len", type=click.IntRange(1), default=128, show_default=True,
+    "-s", "--seq-len", type=Whole(1), default=128, show_default=True,
     help="Cached tokens, with --weights random.",
 )  # fmt: skip
 @click.option("--dtype", type=DTYPE, help="[default: float32 on a CPU, else float16]")

@@ -7,7 +7,7 @@ import click
 
 from medusa_bench.base.files import writing
 from medusa_bench.cli import console
-from medusa_bench.cli.options import JSON, OFFLINE
+from medusa_bench.cli.options import JSON, OFFLINE, Whole
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.train import accuracy_rows, accuracy_table
 
@@ -40,7 +40,7 @@ Examples:
 )
 @click.option(
     "--max-new-tokens",
-    type=click.IntRange(2, 4096),
+    type=Whole(2, 4096),
     default=160,
     show_default=True,
     help="Most tokens of one answer.",

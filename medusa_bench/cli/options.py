@@ -1,5 +1,6 @@
 """Options that several commands share, and how their values are written."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -110,6 +111,32 @@ class Models(click.ParamType):  # type: ignore[type-arg]
 MODELS = Models()
 OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
 PHASES = Words("phase", Phase)
+
+
+class Whole(click.IntRange):
+    """A whole number from least to most: no size, count or seed of ours goes beyond 2^31 - 1."""
+
+    def __init__(self, least: int = 1, most: int = (1 << 31) - 1) -> None:
+        super().__init__(least, most)
+        self._described = most < (1 << 31) - 1
+
+    def _describe_range(self) -> str:
+        return super()._describe_range() if self._described else f"x>={self.min}"
+
+
+class Number(click.FloatRange):
+    """A number from least to most, never NaN or infinite; `above` leaves out the least itself."""
+
+    def __init__(self, least: float, most: float, *, above: bool = False) -> None:
+        super().__init__(least, most, min_open=above)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):  # it is neither below nor above a limit
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 class DtypeName(click.Choice):  # type: ignore[type-arg]

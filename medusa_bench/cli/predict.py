@@ -10,7 +10,7 @@ import click
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import grid, grid_options
-from medusa_bench.cli.options import JSON, Mapped
+from medusa_bench.cli.options import JSON, Mapped, Whole
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
 from medusa_bench.specs.operators import Point
 
@@ -62,17 +62,15 @@ How accurate predictions are (FILE: the published measurements), one command a r
     help="With --against: what the table calls m, n, k, dtype, latency_us (or latency_ms), batch.",
 )
 @click.option("--where", "wheres", multiple=True, help="With --against: only rows, COLUMN=VALUE.")
-@click.option(
-    "--calibrate-on", type=click.IntRange(1), help="Fit on N of a GPU's rows, score the others."
-)
+@click.option("--calibrate-on", type=Whole(1), help="Fit on N of a GPU's rows, score the others.")
 @click.option(
     "--leave-out",
     type=click.Choice(["model", "shape", "gpu"]),
     help="Fit on the other rows, for every model, fifth of the shapes, or GPU in turn.",
 )
 @click.option("--exclude-models", help="Never fit on rows of these models (list with commas).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, help="Mean over that many seeds.")
+@click.option("--seed", type=Whole(0), default=0, show_default=True)
+@click.option("--seeds", type=Whole(1, 1000), default=1, help="Mean over that many seeds.")
 @JSON
 def command(**options: Any) -> int:
     """Predict latencies with their 90 % interval, their source and what binds them.

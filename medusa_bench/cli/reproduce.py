@@ -9,7 +9,7 @@ import click
 
 from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.paper.claims import ClaimResult
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=20,
     show_default=True,
     help="Draws of the 12 fitted cells that the error is the mean of.",

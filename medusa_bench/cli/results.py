@@ -11,6 +11,7 @@ import click
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import csv_cell, markdown_cell
 from medusa_bench.base.files import replace_file, writing
+from medusa_bench.cli.options import Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ def print_folder(folder: str, *, as_json: bool) -> None:
     results = _load(folder)
     points = results.points()
     if as_json:
-        click.echo(json.dumps(_document(results, points), indent=1))
+        click.echo(json.dumps(_document(results, points), indent=1, allow_nan=False))
     else:
         _show(results, points)
 
@@ -97,7 +98,7 @@ def merge(folders: tuple[str, ...], output: str) -> None:
 @click.argument("after")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.02,
     show_default=True,
     help="The share of latency up to which two medians count as the same.",
@@ -134,7 +135,7 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
             "counts": {change: counts[change] for change in Change},
             "points": [_difference_record(each) for each in found],
         }
-        click.echo(json.dumps(document, indent=1))
+        click.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
         _show_differences(found, show_all)
         click.echo(
@@ -166,7 +167,7 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
             }
             for folder, results in zip(folders, checked, strict=True)
         ]
-        click.echo(json.dumps(document, indent=1))
+        click.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
         for folder, results in zip(folders, checked, strict=True):
             for damage in results.damages:
@@ -316,7 +317,7 @@ def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
     from medusa_bench.results.reading import EXPORT_COLUMNS
 
     if form == "json":
-        return json.dumps(rows, indent=1) + "\n"
+        return json.dumps(rows, indent=1, allow_nan=False) + "\n"
     if form == "markdown":
         lines = [EXPORT_COLUMNS, ["---"] * len(EXPORT_COLUMNS)]
         lines += [[_markdown_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows]

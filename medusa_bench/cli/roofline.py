@@ -11,7 +11,7 @@ import click
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.cli import console
-from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
+from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.report.series import By, Dot, Panel, Selection, Source
@@ -26,7 +26,7 @@ _RESULTS = Path("results")
 @click.argument("folders", metavar="[RESULTS]...", nargs=-1)
 @click.option(
     "--figure",
-    type=click.IntRange(9, 20),
+    type=Whole(9, 20),
     help="As the paper's figure 9 to 17 (a model's operators on a GPU) or 18 to 20 (candidates).",
 )
 @click.option(

@@ -10,7 +10,7 @@ from medusa_bench.base import limits
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import read_text, replace_file, writing
 from medusa_bench.cli import console, simulation
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, Number, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.compare.comparisons import Comparison
@@ -33,18 +33,18 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @click.option("--served-draft", help="The draft as the engine loads it.  [default: --draft]")
 @simulation.DRAFT_LEN
 @simulation.ACCEPTANCE
-@click.option("--max-batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("--max-batch-size", type=Whole(1, 4096), default=64, show_default=True)
+@click.option("-s", "--seq-len", type=Whole(1), default=1024, show_default=True)
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 10),
+    type=Number(0, 10),
     default=0.0,
     show_default=True,
     help="Off where the speedup is at most 1 + this.",
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 0.5),
+    type=Number(0, 0.5),
     default=0.0,
     show_default=True,
     help="Share of the speedup that a batch size may give up so that spans are fewer.",

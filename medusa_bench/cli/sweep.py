@@ -15,7 +15,7 @@ import click
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import NAMES_A_GRID, grid, grid_options
-from medusa_bench.cli.options import DURATION, SHARD
+from medusa_bench.cli.options import DURATION, SHARD, Whole
 from medusa_bench.cli.progress import progress
 from medusa_bench.cli.results import print_folder
 from medusa_bench.measure import sweep
@@ -42,7 +42,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 some points failed, 4 stopped at
 )
 @grid_options
 @click.option("--device", help="cuda, cuda:1 or cpu; for a dry run also a profile's name.")
-@click.option("--rounds", type=click.IntRange(1, 100), help="Default: 2 on a GPU, 3 on a CPU.")
+@click.option("--rounds", type=Whole(1, 100), help="Default: 2 on a GPU, 3 on a CPU.")
 @click.option(
     "--point-budget", type=DURATION, default="50ms", show_default=True, help="Timed a round."
 )

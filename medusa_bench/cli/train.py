@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import console
-from medusa_bench.cli.options import DURATION, OFFLINE
+from medusa_bench.cli.options import DURATION, OFFLINE, Number, Whole
 from medusa_bench.cli.progress import Advance, progress
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _JOINT = {  # option -> field of the recipe
 
 def _joint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What --medusa 2 takes; the defaults are the paper's for self-distillation."""
-    above_0 = click.FloatRange(min=0, min_open=True)
+    above_0 = Number(0, 1e6, above=True)
     for option in reversed(
         (
             click.option(
@@ -61,7 +61,7 @@ def _joint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--heads-weight",
-                type=click.FloatRange(min=0),
+                type=Number(0, 1e6),
                 default=0.01,
                 show_default=True,
                 help="lambda_0: the heads' loss beside the backbone's.",
@@ -81,33 +81,25 @@ def _joint_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="The heads' learning rate over the backbone's.",
             ),
-            click.option(
-                "--joint-steps", type=click.IntRange(min=1), default=400, show_default=True
-            ),
-            click.option(
-                "--joint-warmup-steps", type=click.IntRange(min=0), default=20, show_default=True
-            ),
+            click.option("--joint-steps", type=Whole(1), default=400, show_default=True),
+            click.option("--joint-warmup-steps", type=Whole(0), default=20, show_default=True),
             click.option(
                 "--batch-texts",
-                type=click.IntRange(min=1),
+                type=Whole(1),
                 default=4,
                 show_default=True,
                 help="Texts of a step, over all devices.",
             ),
             click.option(
                 "--texts-at-a-time",
-                type=click.IntRange(min=1),
+                type=Whole(1),
                 default=4,
                 show_default=True,
                 help="Texts of one forward pass of one device; a step adds them up.",
             ),
-            click.option(
-                "--lora-rank", type=click.IntRange(1, 1024), default=32, show_default=True
-            ),
-            click.option("--lora-alpha", type=click.IntRange(1), default=16, show_default=True),
-            click.option(
-                "--lora-dropout", type=click.FloatRange(0, 0.9), default=0.05, show_default=True
-            ),
+            click.option("--lora-rank", type=Whole(1, 1024), default=32, show_default=True),
+            click.option("--lora-alpha", type=Whole(1), default=16, show_default=True),
+            click.option("--lora-dropout", type=Number(0, 0.9), default=0.05, show_default=True),
             click.option(
                 "--adapt-lm-head", is_flag=True, help="Adapt the LM head too, where it is its own."
             ),
@@ -144,10 +136,10 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
     required=True,
     help="Folder for the heads; the same command goes on there.",
 )
-@click.option("--num-heads", type=click.IntRange(1, 16), default=3, show_default=True)
+@click.option("--num-heads", type=Whole(1, 16), default=3, show_default=True)
 @click.option(
     "--num-layers",
-    type=click.IntRange(1, 4),
+    type=Whole(1, 4),
     default=1,
     show_default=True,
     help="Residual blocks in each head.",
@@ -160,44 +152,42 @@ Exit codes: 0 done, 1 error, 2 usage, 4 stopped at --max-time, 130 Ctrl-C.
 )
 @click.option(
     "--max-proposable",
-    type=click.IntRange(min=16),
+    type=Whole(16),
     default=8192,
     show_default=True,
     help="Heads propose only the tokens that the text uses most.",
 )
 @click.option(
     "--tokens",
-    type=click.IntRange(min=1000),
+    type=Whole(1000),
     default=120_000,
     show_default=True,
     help="Text to write and train on.",
 )
 @click.option(
     "--max-new-tokens",
-    type=click.IntRange(8, 4096),
+    type=Whole(8, 4096),
     default=160,
     show_default=True,
     help="Most tokens of one text.",
 )
 @click.option(
     "--text-rows",
-    type=click.IntRange(1, 4096),
+    type=Whole(1, 4096),
     default=64,
     show_default=True,
     help="Texts written side by side.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
-@click.option(
-    "--rows", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens a step."
-)
+@click.option("--steps", type=Whole(1), default=800, show_default=True)
+@click.option("--rows", type=Whole(1), default=256, show_default=True, help="Tokens a step.")
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, 1e6, above=True),
     default=2e-3,
     show_default=True,
     help="At its peak.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=Whole(0), default=0, show_default=True)
 @click.option(
     "--medusa",
     type=click.Choice(["1", "2"]),

@@ -8,7 +8,7 @@ import click
 
 from medusa_bench.base.files import replace_file, writing
 from medusa_bench.cli import console, simulation
-from medusa_bench.cli.options import JSON
+from medusa_bench.cli.options import JSON, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.compare.trees import CandidateTree, ChosenTree, HeadAccuracy, JointFrequency
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 @click.option(
     "-q",
     "--num-candidates",
-    type=click.IntRange(1, 4096),
+    type=Whole(1, 4096),
     default=64,
     show_default=True,
     help="Size, the root included; with --gpu the largest to consider.",
 )
-@click.option("--max-depth", type=click.IntRange(1, 64), default=64, help="Heads to use at most.")
+@click.option("--max-depth", type=Whole(1, 64), default=64, help="Heads to use at most.")
 @simulation.ONE_GPU
 @simulation.MODEL
-@click.option("-b", "--batch-size", type=click.IntRange(1), default=1, show_default=True)
-@click.option("-s", "--seq-len", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("-b", "--batch-size", type=Whole(1), default=1, show_default=True)
+@click.option("-s", "--seq-len", type=Whole(1), default=1024, show_default=True)
 @click.option(
     "--draft",
     help="A draft model grows the tree: each level costs one of its passes over --draft-width "
     "nodes.",
 )
-@click.option("--draft-width", type=click.IntRange(1, 4096), default=10, show_default=True)
+@click.option("--draft-width", type=Whole(1, 4096), default=10, show_default=True)
 @simulation.COST
 @simulation.HEADS
 @click.option("--list", "list_names", is_flag=True, help="List the published trees and accuracies.")

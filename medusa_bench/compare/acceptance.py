@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
 from medusa_bench.compare import trees
 from medusa_bench.results.rows import Provenance
@@ -102,6 +103,8 @@ class LogLaw:
     def survival(self, num_candidates: int) -> None:
         return None
 
+
+TOKENS_A_STEP = ranges.Range("tokens a step", 1.0, limits.CANDIDATES)
 
 PAPER = LogLaw()
 PAPER_PRINTED = LogLaw(offset=0.0)
@@ -373,28 +376,24 @@ def caveats(model: AcceptanceModel, num_candidates: Iterable[int]) -> list[str]:
 
 
 def _log_law(*numbers: str) -> LogLaw:
-    coefficient, base = (float(numbers[0]), float(numbers[1]) if len(numbers) > 1 else math.e)
-    if not (0 <= coefficient < math.inf and 1 < base < math.inf):
-        raise ValueError("a coefficient is a number of at least 0, and a base is above 1")
-    return LogLaw(coefficient, base=base)
+    coefficient = _COEFFICIENT.of_text(numbers[0])
+    return LogLaw(coefficient, base=_BASE.of_text(numbers[1]) if len(numbers) > 1 else math.e)
+
+
+_COEFFICIENT = ranges.Range("a coefficient of the logarithm", 0.0, 1e3)
+_BASE = ranges.Range("a base of a logarithm", 1 + 1e-6, 1e6)
 
 
 def _chain(probability: str) -> Chain:
-    value = float(probability)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{value:g} is no probability")
-    return Chain(value)
+    return Chain(ranges.SHARE.of_text(probability))
 
 
 def _constant(rate: str) -> Constant:
-    value = float(rate)
-    if not 1 <= value < 1e4:
-        raise ValueError("a step yields at least 1 token")
-    return Constant(value)
+    return Constant(TOKENS_A_STEP.of_text(rate))
 
 
 def _survival(values: str) -> Survival:
-    survives = tuple(map(float, values.split(",")))
+    survives = tuple(map(ranges.SHARE.of_text, values.split(",")))
     return Survival(survives, f"survival {values}", Provenance.SIMULATED)
 
 

@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.documents import parse_object
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.files import read_text
 from medusa_bench.compare import trees
-from medusa_bench.compare.acceptance import AcceptanceModel, Constant, Survival, Table, Tree
+from medusa_bench.compare.acceptance import (
+    TOKENS_A_STEP,
+    AcceptanceModel,
+    Constant,
+    Survival,
+    Table,
+    Tree,
+)
 from medusa_bench.results.rows import Provenance
 
 
@@ -45,12 +52,16 @@ def load(path: Path) -> AcceptanceModel:
 
 def _from_json(path: Path, content: dict[str, Any]) -> AcceptanceModel:
     if "acceleration_rate" in content:
-        rows = sorted((int(n), float(rate)) for n, rate in content["acceleration_rate"].items())
+        rows = sorted(
+            (_size(n), ranges.FACTOR.of(rate)) for n, rate in content["acceleration_rate"].items()
+        )
         return Table(tuple(rows), f"table {path.name}")
     if "survival" in content:
-        return Survival(tuple(map(float, content["survival"])), f"survival {path.name}")
+        return Survival(
+            tuple(ranges.SHARE.all_of(content["survival"]).tolist()), f"survival {path.name}"
+        )
     if "histogram" in content:
-        steps = {int(n): float(count) for n, count in content["histogram"].items()}
+        steps = {int(n): ranges.COUNT.of(count) for n, count in content["histogram"].items()}
         return from_histogram(steps, f"histogram {path.name}")
     if (engines := _from_document(content, where=str(path))) is not None:
         return engines
@@ -61,7 +72,10 @@ def _from_json(path: Path, content: dict[str, Any]) -> AcceptanceModel:
 def _from_csv(path: Path, text: str) -> AcceptanceModel:
     rows = list(csv.DictReader(io.StringIO(text)))
     if rows and {"num_candidates", "acceleration_rate"} <= set(rows[0]):
-        table = sorted((int(r["num_candidates"]), float(r["acceleration_rate"])) for r in rows)
+        table = sorted(
+            (_size(r["num_candidates"]), ranges.FACTOR.of_text(r["acceleration_rate"]))
+            for r in rows
+        )
         return Table(tuple(table), f"table {path.name}")
     return Tree.best_first(trees.load_accuracy(str(path)))
 
@@ -77,6 +91,10 @@ def from_histogram(steps_by_accepted: Mapping[int, float], name: str) -> Surviva
         reached += steps_by_accepted.get(depth, 0.0)
         survives[depth - 1] = reached / total
     return Survival(tuple(survives), name)
+
+
+def _size(text: str) -> int:
+    return ranges.whole(int(text), 1, limits.CANDIDATES)
 
 
 def _bounded(count: int, what: str) -> int:
@@ -132,10 +150,10 @@ def _prometheus(text: str, where: str) -> AcceptanceModel | None:
     engine = ""
     for engine, name, labels, value in _PROMETHEUS.findall(text):  # noqa: B007  # the last one's
         if name == "drafts":
-            drafts += float(value)
+            drafts += ranges.COUNT.of_text(value)
         elif position := _POSITION.search(labels):
             index = _bounded(int(position[1]), "positions")
-            accepted[index] = accepted.get(index, 0.0) + float(value)
+            accepted[index] = accepted.get(index, 0.0) + ranges.COUNT.of_text(value)
     if not (drafts and accepted):
         return None
     survives = tuple(accepted.get(i, 0.0) / drafts for i in range(max(accepted) + 1))
@@ -154,8 +172,8 @@ _LLAMA_CPP = re.compile(
 
 
 def _counted(mean: str, accepted: str, drafted: str, rates: str) -> _Counted:
-    survives = tuple(map(float, rates.split(", ")))
-    accepted_a_draft = float(mean) - 1
+    survives = tuple(map(ranges.SHARE.of_text, rates.split(", ")))
+    accepted_a_draft = TOKENS_A_STEP.of_text(mean) - 1
     if accepted_a_draft > 0:
         return _Counted(int(accepted) / accepted_a_draft, survives)
     return _Counted(int(drafted) / len(survives), survives)  # none accepted: all of full length
@@ -199,7 +217,9 @@ def _vllm_v0(text: str, where: str) -> AcceptanceModel | None:
     if not found:
         return None
     efficiency, speculated = found[-1]  # counted from the start on: the last line holds all
-    return _measured(float(efficiency) * (int(speculated) + 1), f"vLLM V0's log ({where})")
+    return _measured(
+        ranges.SHARE.of_text(efficiency) * (int(speculated) + 1), f"vLLM V0's log ({where})"
+    )
 
 
 _SGLANG = re.compile(r"accept len: ([\d.]+)")
@@ -208,14 +228,15 @@ _SGLANG_METRIC = re.compile(r"^sglang:spec_accept_length(?:\{[^}]*\})?\s+(\S+)\s
 
 def _sglang(text: str, where: str) -> AcceptanceModel | None:
     """Tokens a step; every line covers the same number of steps, so a plain mean."""
-    found = [float(each) for each in _SGLANG.findall(text) or _SGLANG_METRIC.findall(text)]
+    found = [
+        ranges.FACTOR.of_text(each)
+        for each in _SGLANG.findall(text) or _SGLANG_METRIC.findall(text)
+    ]
     return _measured(sum(found) / len(found), f"SGLang's log ({where})") if found else None
 
 
 def _measured(tokens_a_step: float, what: str) -> Constant:
-    if not 1 <= tokens_a_step <= limits.CANDIDATES:
-        raise ValueError(f"{tokens_a_step:g} tokens a step are none that an engine can make")
-    return Constant(tokens_a_step, f", {what}", Provenance.MEASURED)
+    return Constant(TOKENS_A_STEP.of(tokens_a_step), f", {what}", Provenance.MEASURED)
 
 
 READERS = (
@@ -258,14 +279,14 @@ def _from_document(content: dict[str, Any], *, where: str) -> AcceptanceModel | 
     file = Path(where).name
     found = dict(_leaves(content))
     if isinstance(steps := found.get("acceptance_histogram"), list):
-        counts = {accepted: float(count) for accepted, count in enumerate(steps)}
+        counts = {accepted: ranges.COUNT.of(count) for accepted, count in enumerate(steps)}
         return from_histogram(counts, f"histogram {file}")
     for key in _RATES_BY_POSITION:
         if isinstance(rates := found.get(key), list) and rates:
-            return Survival(tuple(map(float, rates)), f"{key} of {file}")
+            return Survival(tuple(ranges.SHARE.all_of(rates).tolist()), f"{key} of {file}")
     for key in _TOKENS_A_STEP:
         if isinstance(value := found.get(key), int | float):
-            return _measured(float(value), f"{key} of {file}")
+            return _measured(value, f"{key} of {file}")
     if {"predicted_n", "draft_n", "draft_n_accepted"} <= found.keys():  # llama.cpp's timings
         steps = int(found["predicted_n"]) - int(found["draft_n_accepted"])
         if steps > 0:

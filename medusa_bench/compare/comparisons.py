@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.compare.methods import Block
 from medusa_bench.predict.cliffs import SMALLEST_STEP
@@ -208,16 +209,11 @@ def _text(value: Any) -> str:
     return value
 
 
+_latency_s = ranges.LATENCY_S.of
+
+
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"is {value!r}, no whole number above zero")
-    return value
-
-
-def _positive(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"is {value!r}, no number above zero")
-    return float(value)
+    return ranges.whole(value, 1, limits.POINTS)
 
 
 def _or(default: Any, read: _Reader) -> _Reader:
@@ -238,14 +234,14 @@ _FIELDS = (
     _Field("seq_len", lambda row: row.seq_len, _count),
     _Field("num_candidates", lambda row: row.num_candidates, _count),
     _Field("draft_len", lambda row: row.draft_len, _or(None, _count)),
-    _Field("step_latency_s", lambda row: row.step.latency_s, _positive),
-    _Field("step_latency_low_s", lambda row: row.step.low_s, _positive, on_page=False),
-    _Field("step_latency_high_s", lambda row: row.step.high_s, _positive, on_page=False),
-    _Field("vanilla_latency_s", lambda row: row.vanilla.latency_s, _positive, on_page=False),
-    _Field("vanilla_latency_low_s", lambda row: row.vanilla.low_s, _positive, on_page=False),
-    _Field("vanilla_latency_high_s", lambda row: row.vanilla.high_s, _positive, on_page=False),
+    _Field("step_latency_s", lambda row: row.step.latency_s, _latency_s),
+    _Field("step_latency_low_s", lambda row: row.step.low_s, _latency_s, on_page=False),
+    _Field("step_latency_high_s", lambda row: row.step.high_s, _latency_s, on_page=False),
+    _Field("vanilla_latency_s", lambda row: row.vanilla.latency_s, _latency_s, on_page=False),
+    _Field("vanilla_latency_low_s", lambda row: row.vanilla.low_s, _latency_s, on_page=False),
+    _Field("vanilla_latency_high_s", lambda row: row.vanilla.high_s, _latency_s, on_page=False),
     _Field("overhead", lambda row: row.overhead),
-    _Field("acceleration_rate", lambda row: row.acceleration_rate, _positive),
+    _Field("acceleration_rate", lambda row: row.acceleration_rate, ranges.FACTOR.of),
     _Field("speedup", lambda row: row.speedup),
     _Field("speedup_low", lambda row: row.speedup_interval[0]),
     _Field("speedup_high", lambda row: row.speedup_interval[1]),
@@ -262,13 +258,13 @@ _FIELDS = (
     _Field(
         "required_parameter",
         lambda row: row.required_parameter,
-        _or(None, _positive),
+        _or(None, ranges.FACTOR.of),
         on_page=False,
     ),
     _Field("bound", lambda row: row.bound or None, _or("", _text)),
     _Field("lossless", lambda row: row.lossless, lambda value: value is not False),
     _Field("engine", lambda row: row.engine or None, _or("", _text)),
-    _Field("half_width", lambda row: row.half_width, _or(None, _positive), on_page=False),
+    _Field("half_width", lambda row: row.half_width, _or(None, ranges.FACTOR.of), on_page=False),
     _Field(
         "interval_covers", lambda row: row.interval_covers or None, _or("", _text), on_page=False
     ),
@@ -297,6 +293,9 @@ def from_dict(document: Any, *, where: str) -> Comparison:
         Latency(*(values.pop(f"{name}_latency{end}_s") for end in ("", "_low", "_high")))
         for name in ("step", "vanilla")
     )
+    for latency in (step, vanilla):
+        if not latency.low_s <= latency.latency_s <= latency.high_s:
+            raise InvalidFileError(f"{where}: a latency is outside of its interval.")
     return Comparison(step=step, vanilla=vanilla, **values)
 
 

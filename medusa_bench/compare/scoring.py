@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.base.files import read_text
 from medusa_bench.compare import acceptance, choosing, methods, serving, serving_fit
@@ -156,12 +156,9 @@ def _found(find: Callable[[str], T], name: str, reason: str) -> T:
 
 def _number(row: Mapping[str, str], name: str, absent: str = "") -> float:
     try:
-        value = float(row[name])
+        return ranges.FACTOR.of_text(row[name])
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise _RefusedError(absent or f"no {name}")
-    return value
+        raise _RefusedError(absent or f"no {name}") from None
 
 
 def _latency(row: Mapping[str, str]) -> LatencyModel:

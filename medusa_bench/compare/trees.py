@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, UnknownNameError
 from medusa_bench.base.files import read_bytes, shipped
@@ -337,7 +337,7 @@ def accuracy_from_json(
         if "path_probability" in content:
             return JointFrequency(
                 {
-                    tuple(map(int, key.split(","))): float(value)
+                    tuple(map(int, key.split(","))): ranges.SHARE.of(value)
                     for key, value in sorted(
                         content["path_probability"].items(), key=lambda item: item[0].count(",")
                     )
@@ -349,7 +349,7 @@ def accuracy_from_json(
             ("accuracy", HeadAccuracy),
         ):
             if key in content:
-                heads = tuple(tuple(map(float, head)) for head in content[key])
+                heads = tuple(tuple(ranges.SHARE.all_of(head).tolist()) for head in content[key])
                 if len(heads) > _MAX_DEPTH:
                     raise ValueError(f"{len(heads)} heads are more than {_MAX_DEPTH}")
                 return build(heads, name)
@@ -371,7 +371,7 @@ def _from_csv(raw: bytes) -> list[list[float]]:
     for row in csv.DictReader(io.StringIO(raw.decode())):
         try:
             head, top_k = int(row["head"]), int(row["top_k"])
-            heads.setdefault(head, {})[top_k] = float(row["cumulative_accuracy"])
+            heads.setdefault(head, {})[top_k] = ranges.SHARE.of_text(row["cumulative_accuracy"])
         except KeyError as error:
             raise ValueError(f"no column {error}") from None
     if sorted(heads) != list(range(1, len(heads) + 1)):
@@ -385,4 +385,4 @@ def _from_csv(raw: bytes) -> list[list[float]]:
 @cache
 def _published() -> JsonObject:
     path = shipped(PUBLISHED)
-    return parse_object(path.read_bytes(), where=str(path))
+    return parse_object(read_bytes(path, limits.TREE_BYTES), where=str(path))

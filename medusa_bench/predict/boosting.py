@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medusa_bench.base import ranges
 from medusa_bench.specs.columns import FloatArray
 
 _BINS = 48
@@ -47,9 +48,9 @@ class Forest:
     def from_json(cls, value: dict[str, Any]) -> "Forest":
         """Raises ValueError or KeyError where value is no forest."""
         forest = cls(
-            np.array(value["columns"], dtype=np.int64),
-            np.array(value["thresholds"], dtype=float),
-            np.array(value["leaves"], dtype=float),
+            ranges.COUNT.all_of(value["columns"]).astype(np.int64),
+            ranges.NUMBER.all_of(value["thresholds"]),
+            ranges.NUMBER.all_of(value["leaves"]),
         )
         trees, depth = forest.columns.shape
         if forest.thresholds.shape != (trees, depth) or forest.leaves.shape != (trees, 1 << depth):

@@ -4,18 +4,18 @@ Whatever is read is checked; nothing is mended.
 """
 
 import json
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.files import read_bytes, shipped, write_whole
 from medusa_bench.predict.boosting import Forest
 from medusa_bench.predict.calibration import (
+    BOUNDS,
     NUM_FEATURES,
     Calibration,
     DeviceCeilings,
@@ -24,7 +24,7 @@ from medusa_bench.predict.calibration import (
     Residual,
 )
 from medusa_bench.predict.gaussian_process import GaussianProcess
-from medusa_bench.results.rows import Timing
+from medusa_bench.results.rows import MAX_SIZE, Timing
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 
@@ -107,22 +107,25 @@ def decode(value: JsonObject, *, where: str) -> Calibration:
             device=_text(value["device"]),
             timing=Timing(value["timing"]),
             ceilings=DeviceCeilings(
-                {Dtype(d): _positive(peak) for d, peak in ceilings["peak_flops_per_s"].items()},
-                _positive(ceilings["memory_bandwidth_bytes_per_s"]),
-                _count(ceilings["num_sms"]),
-                _positive(ceilings["l2_bytes"]),
-                _positive(ceilings["clock_hz"]),
+                {
+                    Dtype(d): ranges.FLOPS_PER_S.of(peak)
+                    for d, peak in ceilings["peak_flops_per_s"].items()
+                },
+                ranges.BYTES_PER_S.of(ceilings["memory_bandwidth_bytes_per_s"]),
+                ranges.whole(ceilings["num_sms"], 0, 1 << 16),
+                ranges.POSITIVE.of(ceilings["l2_bytes"]),
+                ranges.CLOCK_HZ.of(ceilings["clock_hz"]),
             ),
             parameters=Parameters(
-                _positive(parameters["launch_s"]),
-                _positive(parameters["bandwidth_efficiency"]),
-                _positive(parameters["compute_efficiency"]),
+                ranges.LATENCY_S.of(parameters["launch_s"]),
+                ranges.FACTOR.of(parameters["bandwidth_efficiency"]),
+                ranges.FACTOR.of(parameters["compute_efficiency"]),
             ),
-            interval=Interval(_three(value["interval"]["low"]), _three(value["interval"]["high"])),
+            interval=_interval(value["interval"]),
             source=_text(value["source"]),
             command=_text(value["command"]),
-            num_points=int(value["num_points"]),
-            error=float(value["error"]),
+            num_points=ranges.whole(value["num_points"], 0, limits.POINTS),
+            error=ranges.NUMBER.of(value["error"]),
             evidence=_text(value["evidence"]),
             forest=_optional(value["forest"], Forest.from_json),
             process=_optional(value["process"], GaussianProcess.from_json),
@@ -145,33 +148,27 @@ def _optional(value: Any, build: Callable[[dict[str, Any]], Part]) -> Part | Non
 
 
 def _residual(value: dict[str, Any]) -> Residual:
-    sizes = (int(_positive(value[name])) for name in ("batch", "m", "n", "k"))
-    latency_s, fitted_s = _positive(value["latency_s"]), _positive(value["fitted_s"])
+    sizes = (ranges.whole(value[name], 1, MAX_SIZE) for name in ("batch", "m", "n", "k"))
+    latency_s, fitted_s = (ranges.LATENCY_S.of(value[name]) for name in ("latency_s", "fitted_s"))
     return Residual(Product(*sizes), Dtype(value["dtype"]), latency_s, fitted_s)
-
-
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{value!r} is not above zero")
-    return number
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
-    return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{ranges.shortly(value)} is no text")
     return value
 
 
-def _three(value: Any) -> tuple[float, float, float]:
-    low, middle, high = (float(each) for each in value)
-    return low, middle, high
+def _interval(value: dict[str, Any]) -> Interval:
+    (low, high), bounds = (_LOGS.all_of(value[end]) for end in ("low", "high")), len(BOUNDS)
+    if not low.shape == high.shape == (bounds,):
+        raise ValueError(f"an interval has {bounds} ends")
+    for ends in zip(low, high, strict=True):
+        ranges.ordered(ends, "low and high")
+    return Interval(tuple(low.tolist()), tuple(high.tolist()))
+
+
+_LOGS = ranges.Range("a logarithm of a factor", -14.0, 14.0)
 
 
 def _rounded(value: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medusa_bench.base import ranges
 from medusa_bench.specs.columns import FloatArray
 
 # Standard deviations of the function and of the noise that are tried, and what is expected of
@@ -61,11 +62,12 @@ class GaussianProcess:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "GaussianProcess":
         """Raises ValueError, TypeError or KeyError where value is no Gaussian process."""
-        points = np.array(value["points"], dtype=float)
-        targets = np.array(value["targets"], dtype=float)
+        points = ranges.NUMBER.all_of(value["points"])
+        targets = ranges.NUMBER.all_of(value["targets"])
         if points.ndim != 2 or targets.shape != points.shape[:1]:
             raise ValueError("as many targets as points are needed")
-        return cls(points, targets, float(value["amplitude"]), float(value["noise"]))
+        amplitude, noise = (ranges.FACTOR.of(value[name]) for name in ("amplitude", "noise"))
+        return cls(points, targets, amplitude, noise)
 
 
 def fit(features: FloatArray, targets: FloatArray) -> GaussianProcess:

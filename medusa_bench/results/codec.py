@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
+from medusa_bench.base import ranges
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.results.rows import (
@@ -146,39 +147,42 @@ def _row(record: JsonObject) -> Row:
     if kind == "measurement":
         samples_s = tuple(_list(take("samples_s"), 0, MAX_SAMPLES))
         for sample_s in samples_s:
-            _positive(sample_s)
+            ranges.LATENCY_S.of(sample_s)
         telemetry = take("telemetry")
         row = Measurement(
             task,
             _count(take("round_index")),
-            latency_s=_positive(take("latency_s")),
-            min_s=_positive(take("min_s")),
-            p25_s=_positive(take("p25_s")),
-            p75_s=_positive(take("p75_s")),
+            latency_s=ranges.LATENCY_S.of(take("latency_s")),
+            min_s=ranges.LATENCY_S.of(take("min_s")),
+            p25_s=ranges.LATENCY_S.of(take("p25_s")),
+            p75_s=ranges.LATENCY_S.of(take("p75_s")),
             num_calls=_count(take("num_calls"), 1),
             samples_s=samples_s,
             flags=tuple(_word(QualityFlag, flag) for flag in _list(take("doubts"))),
             telemetry=None if telemetry is None else _telemetry(telemetry),
-            started_at_s=_number(take("started_at_s")),
+            started_at_s=ranges.TIME_S.of(take("started_at_s")),
         )
+        ranges.ordered((row.min_s, row.latency_s), "minimum and median")
+        ranges.ordered((row.min_s, row.p25_s, row.p75_s), "minimum and quartiles")
     elif kind == "failure":
         row = Failure(
             task,
             _count(take("round_index")),
             _word(FailureKind, take("failure")),
             _text(take("reason")),
-            _number(take("started_at_s")),
+            ranges.TIME_S.of(take("started_at_s")),
         )
     elif kind == "estimate":
         row = Estimate(
             task,
-            _positive(take("latency_s")),
-            _positive(take("low_s")),
-            _positive(take("high_s")),
+            ranges.LATENCY_S.of(take("latency_s")),
+            ranges.LATENCY_S.of(take("low_s")),
+            ranges.LATENCY_S.of(take("high_s")),
             _text(take("source")),
         )
+        ranges.ordered((row.low_s, row.latency_s, row.high_s), "low, latency and high")
     else:
-        raise ValueError(f"no kind of row is named {str(kind)[:40]!r}")
+        raise ValueError(f"no kind of row is named {ranges.shortly(kind)}")
     _refuse_rest(record)
     return row
 
@@ -193,7 +197,7 @@ def _telemetry(record: Any) -> Telemetry:
     record = dict(_object(record))
     reasons = tuple(_text(reason) for reason in _list(record.pop("throttle_reasons"), 0, 64))
     for value in record.values():
-        _optional(_number, value)
+        _optional(ranges.COUNT.of, value)
     return Telemetry(**record, throttle_reasons=reasons)
 
 
@@ -216,7 +220,7 @@ def encode_run(run: Run) -> bytes:
         "printed": asdict(run.printed) if run.printed else None,
     }
     record["check"] = _digest(_canonical(record)).decode()
-    return json.dumps(record, indent=1).encode() + b"\n"
+    return json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def decode_run(raw: bytes, *, where: str) -> Run:
@@ -225,7 +229,7 @@ def decode_run(raw: bytes, *, where: str) -> Run:
     schema = record.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         raise InvalidFileError(
-            f"{where} has schema {str(schema)[:20]!r}; this version reads schema {SCHEMA}.",
+            f"{where} has schema {ranges.shortly(schema)}; this version reads schema {SCHEMA}.",
             hint="a newer medusa-bench may have written it: upgrade.",
         )
     if record.pop("check", None) != _digest(_canonical(record)).decode():
@@ -260,19 +264,24 @@ def _environment(record: Any) -> Environment:
     for name in ("num_sms", "l2_bytes", "num_threads"):
         _optional(_count, record[name])
     _count(record["memory_bytes"])
-    _optional(_number, record["power_limit_w"])
+    _optional(ranges.COUNT.of, record["power_limit_w"])
     return Environment(**record, details={name: _text(value) for name, value in details.items()})
 
 
 def _roofs(record: Any) -> Roofs:
-    record = _object(record)
-    return Roofs(
+    record = dict(_object(record))
+    roofs = Roofs(
         {
-            _word(Dtype, dtype): _positive(peak)
+            _word(Dtype, dtype): ranges.FLOPS_PER_S.of(peak)
             for dtype, peak in _object(record.pop("peak_flops_per_s")).items()
         },
-        **{name: _number(value) for name, value in record.items()},
+        memory_bandwidth_bytes_per_s=ranges.BYTES_PER_S.of(
+            record.pop("memory_bandwidth_bytes_per_s")
+        ),
+        measured_at_s=ranges.TIME_S.of(record.pop("measured_at_s")),
     )
+    _refuse_rest(record)
+    return roofs
 
 
 def _grid_record(grid: Grid) -> JsonObject:
@@ -366,25 +375,25 @@ def _refuse_rest(record: Iterable[str]) -> None:
 
 def _object(value: Any) -> JsonObject:
     if not isinstance(value, dict):
-        raise TypeError(f"{str(value)[:40]!r} is no object")
+        raise TypeError(f"{ranges.shortly(value)} is no object")
     return value
 
 
 def _list(value: Any, least: int = 0, most: int = 1 << 20) -> list[Any]:
     if not isinstance(value, list) or not least <= len(value) <= most:
-        raise TypeError(f"{str(value)[:40]!r} is no list of {least} to {most}")
+        raise TypeError(f"{ranges.shortly(value)} is no list of {least} to {most}")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no text")
+        raise TypeError(f"{ranges.shortly(value)} is no text")
     return value
 
 
 def _word(words: type[Word], value: Any) -> Word:
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no {words.__name__}")
+        raise TypeError(f"{ranges.shortly(value)} is no {words.__name__}")
     # The member by its value: a tenth of the time of words(value), twice in each of 10^6 rows.
     member = words._value2member_map_.get(value)
     return words(value) if member is None else cast(Word, member)
@@ -396,25 +405,12 @@ def _words(words: type[Word], value: Any) -> tuple[Word, ...]:
 
 def _count(value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= MAX_SIZE:
-        raise TypeError(f"{str(value)[:40]!r} is no whole number from {least}")
+        raise TypeError(f"{ranges.shortly(value)} is no whole number from {least}")
     return value
 
 
 def _counts(value: Any) -> tuple[int, ...]:
     return tuple(_count(each, 1) for each in _list(value))
-
-
-def _number(value: Any) -> float:
-    if type(value) is float or (type(value) is int and abs(value) <= MAX_SIZE):
-        return float(value)
-    raise TypeError(f"{str(value)[:40]!r} is no number")
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError(f"{number!r} is not above 0")
-    return number
 
 
 def _optional(read: Callable[[Any], Item], value: Any) -> Item | None:

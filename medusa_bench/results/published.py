@@ -6,10 +6,9 @@ The CSV keeps the printed figures; latencies follow from them and the operator t
 import csv
 import hashlib
 import io
-import math
 from pathlib import Path
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.files import read_bytes
 from medusa_bench.results.codec import PrintedTables, Run
@@ -68,7 +67,4 @@ def _cell(row: dict[str, str], run: Run, printed: PrintedTables) -> PrintedCell:
 
 
 def _rate(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{text[:40]!r} is no rate")
-    return value
+    return ranges.POSITIVE.of_text(text)

@@ -128,7 +128,7 @@ def test_vllms_prometheus_counters_are_read_and_engines_added_up(tmp_path: Path)
     ("name", "content", "says"),
     [
         ("a.json", '{"histogram": {}}', "empty|needs steps"),
-        ("a.json", '{"histogram": {"1": -1, "2": 3}}', "negative"),
+        ("a.json", '{"histogram": {"1": -1, "2": 3}}', "is not a count"),
         ("a.json", '{"survival": [0.5, 0.8]}', "fall"),
         ("a.json", '{"acceleration_rate": {"x": 1}}', "invalid literal"),
         ("a.json", '{"acceleration_rate": [1]}', "no attribute"),

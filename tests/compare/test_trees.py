@@ -272,7 +272,7 @@ def test_a_tree_file_may_be_a_bare_list_of_paths(tmp_path: Path) -> None:
     [
         ('{"cumulative_accuracy": [[0.6, 0.5]]}', "at least 0"),
         ('{"accuracy": [[0.6, 0.5]]}', "sum to at most 1"),
-        ('{"accuracy": [["x"]]}', "could not convert"),
+        ('{"accuracy": [["x"]]}', "is not a share"),
         ('{"accuracy": 3}', "not iterable"),
         ('{"path_probability": {"0": 0.5, "0,1": 0.6}}', "path it extends"),
         ("{}", "no head accuracies"),

@@ -146,7 +146,7 @@ def test_a_grid_keeps_the_shapes_of_its_models_in_full() -> None:
 
 def test_a_run_of_a_newer_schema_is_refused_with_a_hint() -> None:
     record = json.loads(encode_run(RUN)) | {"schema": 2}
-    with pytest.raises(InvalidFileError, match="schema '2'") as caught:
+    with pytest.raises(InvalidFileError, match="schema 2") as caught:
         decode_run(json.dumps(record).encode(), where="run.json")
     assert "upgrade" in (caught.value.hint or "")
 

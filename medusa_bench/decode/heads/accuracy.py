@@ -197,4 +197,7 @@ def write_accuracy(measured: Ranks, folder: FilePath, stem: str, *, model: str) 
             for path in likeliest(probability, len(probability) + 1)
         },
     }
-    write_whole(folder / f"{stem}-paths.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(
+        folder / f"{stem}-paths.json",
+        (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+    )

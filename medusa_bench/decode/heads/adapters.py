@@ -62,7 +62,9 @@ def save(adapted: Any, folder: Path, *, base_name: str) -> None:
     metadata = {"format": "pt", _BACKBONE: fingerprint(base)}
     halves = {name: weight.bfloat16().contiguous() for name, weight in sorted(weights.items())}
     write_whole(folder / WEIGHTS_NAME, safetensors.torch.save(halves, metadata))
-    write_whole(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
+    write_whole(
+        folder / CONFIG_NAME, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+    )
 
 
 def wrapped(model: Any, **config: Any) -> Any:

@@ -160,7 +160,7 @@ def _begin(work: Path, model: Any, name: str, text: Text) -> None:
                 hint="choose another folder, or delete this one.",
             )
         return
-    write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(settings, indent=2, allow_nan=False) + "\n").encode())
 
 
 def written(

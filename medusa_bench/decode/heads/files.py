@@ -347,4 +347,6 @@ def save(heads: MedusaHeads, folder: Path, *, config: JsonObject, dtype: torch.d
         "medusa_num_layers": heads.num_layers,
         **config,
     }
-    write_whole(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
+    write_whole(
+        folder / CONFIG_NAME, (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+    )

@@ -189,7 +189,9 @@ def _save(
     }
     files.save(made.heads, folder, config=config, dtype=dtype)
     write_accuracy(made.medusa_2, folder, "accuracy", model=name)
-    write_whole(folder / QUALITY, (json.dumps(made.document(), indent=2) + "\n").encode())
+    write_whole(
+        folder / QUALITY, (json.dumps(made.document(), indent=2, allow_nan=False) + "\n").encode()
+    )
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["step", "part", "loss_nats"])
