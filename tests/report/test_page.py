@@ -467,8 +467,8 @@ def test_generated_rows_are_read_apart_from_their_simulation(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"step_latency_s": "fast"}, "step_latency_s is 'fast'"),
+        ({"batch_size": 0}, "batch_size 0 is no whole number"),
+        ({"step_latency_s": "fast"}, "step_latency_s 'fast' is not a latency"),
         ({"source": "guessed"}, "source 'guessed' is not a valid Provenance"),
         ({"method": 7}, "method is no text"),
     ],
