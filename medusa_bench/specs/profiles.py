@@ -26,17 +26,24 @@ _REPORTED_SHARE_OF_MEMORY = (0.90, 1.01)
 # What the stated figures may differ from the recomputed ones: rounding, and clocks that
 # datasheets do not state (L40S 1.2 %).
 _TOLERANCE = 0.02
+_VENDOR = "NVIDIA "
 
 # Dense float16 FLOPs per clock of one SM (compute unit), the full-rate part of each architecture;
 # GeForce parts do half. Sources: the vendors' architecture whitepapers.
 _DENSE_FLOAT16_FLOPS_PER_CLOCK: Mapping[str, int] = {
+    "sm_70": 1024,
+    "sm_75": 1024,
     "sm_80": 2048,
     "sm_86": 1024,
     "sm_89": 1024,
     "sm_90": 4096,
     "sm_100": 8192,
+    "sm_103": 8192,
     "sm_120": 1024,
+    "sm_121": 1024,
+    "gfx90a": 1024,
     "gfx942": 2048,
+    "gfx950": 4096,
 }
 _RATE_OVER_FLOAT16: Mapping[Dtype, float] = {
     Dtype.TF32: 0.5,
@@ -76,7 +83,7 @@ class DeviceProfile(Ceilings):
     memory_bus_bits: int
     memory_data_rate_bits_per_s: float  # per pin
     power_w: float
-    family: str  # "ampere", "ada", "hopper", "blackwell", "cdna3"
+    family: str  # "ampere", "ada", "hopper", "blackwell", "cdna3" and their like
     source: str
     architecture: str = ""  # "sm_80", "gfx942": tells what an SM does per clock
     vector_clock_hz: float | None = None  # of the float32 peak, where it is another
@@ -148,9 +155,15 @@ def match(device_name: str, memory_bytes: int) -> DeviceProfile | None:
     low, high = _REPORTED_SHARE_OF_MEMORY
     for profile in all_profiles():
         share = memory_bytes / profile.memory_bytes
-        if device_name in profile.device_names and low <= share <= high:
+        if _is_named(profile, device_name) and low <= share <= high:
             return profile
     return None
+
+
+def _is_named(profile: DeviceProfile, device_name: str) -> bool:
+    """Drivers before 2021 and some tools leave out the vendor: "A100-SXM4-40GB"."""
+    wanted = device_name.removeprefix(_VENDOR)
+    return any(each.removeprefix(_VENDOR) == wanted for each in profile.device_names)
 
 
 def profile_of(name: str) -> DeviceProfile:
@@ -162,7 +175,7 @@ def profile_of(name: str) -> DeviceProfile:
     spelled = name.lower().replace("_", "-")
     if spelled in names():
         return load(spelled)
-    found = [each for each in all_profiles() if name in each.device_names]
+    found = [each for each in all_profiles() if _is_named(each, name)]
     if len(found) == 1:
         return found[0]
     if found:

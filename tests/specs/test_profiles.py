@@ -59,7 +59,8 @@ def test_a_profile_gives_the_datasheets_dense_figures_in_si_units(
 def test_every_shipped_profile_recomputes_from_its_units_and_clock() -> None:
     for profile in profiles.all_profiles():
         assert profiles.check(profile) == [], profile.name
-        assert profile.peak(Dtype.BFLOAT16) == profile.peak(Dtype.FLOAT16)
+        if profile.family not in ("volta", "turing"):  # which have no bfloat16
+            assert profile.peak(Dtype.BFLOAT16) == profile.peak(Dtype.FLOAT16)
         computed = profile.num_sms * profile.clock_hz
         computed *= profile.flops_per_clock_per_sm[Dtype.FLOAT16]
         tolerance = 0.013 if profile.name == "l40s" else 0.002
@@ -101,9 +102,12 @@ def test_the_roofline_is_bandwidth_below_the_ridge_point_and_the_peak_above() ->
         ("NVIDIA A100-SXM4-80GB", 39.4 * GIB, None),  # the name alone is not enough
         ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", 39.5 * GIB, None),
         ("NVIDIA RTX A4000", 15.7 * GIB, None),  # not an A40
-        ("NVIDIA A10", 22.0 * GIB, None),
+        ("NVIDIA A10", 22.0 * GIB, "a10"),
+        ("A10", 22.0 * GIB, "a10"),
+        ("NVIDIA A1", 22.0 * GIB, None),
         ("nvidia l4", 22.03 * GIB, None),
-        ("NVIDIA L40", 44.4 * GIB, None),  # neither an L4 nor an L40S
+        ("NVIDIA L40", 44.4 * GIB, "l40"),
+        ("NVIDIA L40G", 44.4 * GIB, None),  # neither an L4 nor an L40S
         ("", 80 * GIB, None),
     ],
 )
