@@ -100,7 +100,7 @@ def test_shipped_costs_are_the_fit_to_these_rows(published: Table) -> None:
     ("change", "reason"),
     [
         ({"num_gpus": "4"}, "several GPUs"),
-        ({"gpu": "h20"}, "GPU unknown"),
+        ({"gpu": "tpu-v5e"}, "GPU unknown"),
         ({"gpu": ""}, "GPU unknown"),
         ({"model": "kimi-k3"}, "model unknown"),
         ({"dtype": "nvfp4"}, "dtype unknown"),
@@ -120,7 +120,7 @@ def test_row_that_cannot_be_expressed_is_counted_with_its_reason(
 
 
 def test_table_without_a_row_to_score_says_so(tmp_path: Path) -> None:
-    table = scoring.read(written(tmp_path / "t.csv", GOOD | {"gpu": "h20"}))
+    table = scoring.read(written(tmp_path / "t.csv", GOOD | {"gpu": "tpu-v5e"}))
     with pytest.raises(MedusaBenchError, match="nothing to score"):
         scoring.run(table)
 
