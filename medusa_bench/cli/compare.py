@@ -13,7 +13,7 @@ from medusa_bench.cli import against as scores
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli import generate as generating
 from medusa_bench.cli.options import COUNTS, JSON, MODELS, Number
-from medusa_bench.compare.methods import METHODS
+from medusa_bench.compare.methods import METHODS, Asked
 
 if TYPE_CHECKING:
     from medusa_bench.compare.break_even import BreakEven
@@ -117,6 +117,7 @@ _GENERATE = simulation.stack(
 @scores.OPTIONS
 @_GENERATE
 @JSON
+@simulation.asking
 @click.pass_context
 def command(
     context: click.Context,
@@ -127,16 +128,14 @@ def command(
     method: tuple[str, ...],
     batch_size: tuple[int, ...],
     seq_len: tuple[int, ...],
-    num_candidates: tuple[int, ...] | None,
     draft: tuple[str, ...],
-    draft_len: tuple[int, ...] | None,
+    asked: Asked,
     acceptance: tuple[str, ...],
     task: str | None,
     timing: str | None,
     by: str,
     dtype: str,
     block: str | None,
-    heads: str | None,
     host_s: float | None,
     engine: str | None,
     engine_version: str | None,
@@ -174,24 +173,19 @@ def command(
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
-    variants = choosing.variants(
-        choosing.Request(
-            method,
-            draft,
-            acceptance,
-            num_candidates=num_candidates,
-            draft_len=draft_len,
-            task=task or "",
-            temperature=f"{generation['temperature']:g}"
-            if _was_given(context, "temperature")
-            else "",
-            heads=heads is not None,
-            engine=named.engine_name(engine, gpu=gpu[0]),
-            solve=bool(solve or reported_speedup),
-            papers=all(map(named.is_papers, gpu)),
-        ),
-        target,
+    request = choosing.Request(
+        method,
+        draft,
+        acceptance,
+        asked=asked,
+        task=task or "",
+        temperature=f"{generation['temperature']:g}" if _was_given(context, "temperature") else "",
+        engine=named.engine_name(engine, gpu=gpu[0]),
+        solve=bool(solve or reported_speedup),
+        papers=all(map(named.is_papers, gpu)),
     )
+    simulation.refuse_without_effect(request, target)
+    variants = choosing.variants(request, target)
     warnings = _warnings(variants, target)
     settings = [(b, s) for s in seq_len for b in batch_size]
     studies = []
@@ -345,7 +339,7 @@ def _print_study(
     *,
     all_sizes: bool,
 ) -> None:
-    from medusa_bench.compare.methods import Block
+    from medusa_bench.compare.passes import Block
 
     out = console.stdout()
     if len({row.seq_len for row in rows}) > 1 and not all_sizes:

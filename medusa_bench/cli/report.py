@@ -155,7 +155,7 @@ def _simulated(
 ) -> "list[Study]":
     from medusa_bench.compare import choosing, named, studies
     from medusa_bench.compare.acceptance import caveats
-    from medusa_bench.compare.methods import METHODS
+    from medusa_bench.compare.methods import METHODS, Asked
     from medusa_bench.specs import models as model_specs
     from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
 
@@ -177,7 +177,7 @@ def _simulated(
                     [name],
                     draft,
                     acceptance,
-                    num_candidates=_CANDIDATES if name == "medusa" else None,
+                    asked=Asked(num_candidates=_CANDIDATES if name == "medusa" else None),
                     papers=True,
                 ),
                 target,

@@ -11,6 +11,7 @@ from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import read_text, replace_file, writing
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON, Number, Whole
+from medusa_bench.compare.methods import Asked
 
 if TYPE_CHECKING:
     from medusa_bench.compare.comparisons import Comparison
@@ -62,6 +63,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @click.option("--check", type=click.Path(path_type=Path), help="Simulate this schedule again.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path))
 @JSON
+@simulation.asking
 def command(
     *,
     gpu: str,
@@ -70,7 +72,7 @@ def command(
     draft: str | None,
     served_model: str | None,
     served_draft: str | None,
-    draft_len: tuple[int, ...] | None,
+    asked: Asked,
     acceptance: tuple[str, ...],
     max_batch_size: int,
     seq_len: int,
@@ -80,7 +82,6 @@ def command(
     by: str,
     dtype: str,
     block: str | None,
-    heads: bool,
     host_s: float | None,
     engine: str,
     engine_version: str | None,
@@ -95,25 +96,21 @@ def command(
     """
     from medusa_bench.compare import choosing, named, schedules
     from medusa_bench.compare.acceptance import Constant, caveats
-    from medusa_bench.compare.methods import Block
+    from medusa_bench.compare.passes import Block
     from medusa_bench.compare.simulation import simulate
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
-    lengths = draft_len or tuple(range(1, 16))
-    variants = choosing.variants(
-        choosing.Request(
-            (method,),
-            (draft,) if draft else (),
-            acceptance,
-            num_candidates=[length + 1 for length in lengths],
-            draft_len=lengths,
-            heads=heads,
-            engine=named.engine_name("" if engine == "json" else engine, gpu=gpu),
-        ),
-        target,
+    request = choosing.Request(
+        (method,),
+        (draft,) if draft else (),
+        acceptance,
+        asked=choosing.schedulable(method, asked),
+        engine=named.engine_name("" if engine == "json" else engine, gpu=gpu),
     )
+    simulation.refuse_without_effect(request, target)
+    variants = choosing.variants(request, target)
     if isinstance(variants[0].acceptance, Constant):
         raise MedusaBenchError(
             f"{variants[0].acceptance.name!r} says nothing of how acceptance depends on the "
@@ -122,7 +119,9 @@ def command(
             "(vLLM's metrics or log).",
         )
     warnings = [f"{target.name}: {note}" for note in target.unmodelled]
-    warnings += caveats(variants[0].acceptance, {length + 1 for length in lengths})
+    warnings += caveats(
+        variants[0].acceptance, {variant.method.num_candidates for variant in variants}
+    )
     for words in warnings:
         console.warn(words)
     read = (

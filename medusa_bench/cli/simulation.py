@@ -1,18 +1,24 @@
 """What compare, schedule and tree share: which GPU, which methods, which acceptance."""
 
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from medusa_bench.cli import console
-from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS
+from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS, Number, Whole
 from medusa_bench.compare.acceptance import KINDS
+from medusa_bench.compare.methods import Asked
 from medusa_bench.specs.paper_grid import PAPER_GPU
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from medusa_bench.compare.choosing import Request
+    from medusa_bench.specs.models import ModelShape
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -104,8 +110,54 @@ DRAFT = click.option(
     help="Draft models.  [default: the smallest of the model's family and vocabulary]",
 )
 DRAFT_LEN = click.option(
-    "--draft-len", type=COUNTS, help="Drafted tokens of a chain.  [default: 1 to 15]"
+    "--draft-len",
+    type=COUNTS,
+    help="Drafted tokens of a chain or a block, drafting passes of a tree.  [default: 1 to 15 of a "
+    "chain]",
 )
+_DRAFTERS = stack(
+    click.option("--tree-width", type=Whole(1, 4096), help="Nodes that a drafting pass extends."),
+    click.option("--draft-layers", type=Whole(1, 4096), help="Layers of EAGLE's and its like."),
+    click.option("--draft-vocab", type=Whole(1, 1 << 24), help="Tokens that those can draft."),
+    click.option(
+        "--kept-layers",
+        type=Number(0, 1, above=True),
+        help="Share of its layers with which a model drafts for itself.",
+    ),
+    click.option("--draft-window", type=Whole(1), help="Cached tokens that a draft attends to."),
+    click.option(
+        "--drafting-share",
+        type=Number(0, 1),
+        help="Share of steps in which a lookup finds something to draft.",
+    ),
+)
+
+
+def asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of sizes and drafters, which reach the command as one `asked`.
+
+    Its own options give num_candidates, draft_len and heads, where it has those.
+    """
+
+    @wraps(function)
+    def gathered(*args: Any, **options: Any) -> Any:
+        given = {each.name: options.pop(each.name, None) for each in fields(Asked)}
+        given["heads"] = None if given["heads"] in {None, False} else True
+        return function(*args, asked=Asked(**given), **options)
+
+    return _DRAFTERS(gathered)
+
+
+def refuse_without_effect(request: "Request", target: "ModelShape") -> None:
+    """Raises click.UsageError for an option that acts on none of the methods."""
+    from medusa_bench.compare import choosing
+
+    if unused := choosing.without_effect(request, target):
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        methods = ", ".join(choosing.names_of(request, target))
+        raise click.UsageError(f"{named} has no effect on {methods}.")
+
+
 TASK = click.option(
     "--task",
     metavar="NAME",

@@ -1,13 +1,14 @@
 """Which methods to simulate, at which sizes, with which draft and which acceptance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from medusa_bench.base.errors import MedusaBenchError, UnknownNameError
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import acceptance, methods, published_acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel, Constant
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.compare.methods import METHODS, Method
+from medusa_bench.compare.methods import ALIASES, METHODS, USUAL, Asked
+from medusa_bench.compare.passes import Kind, Shape
 from medusa_bench.compare.published_acceptance import PublishedAcceptance
 from medusa_bench.compare.serving import NO_ENGINE, engine_of
 from medusa_bench.compare.simulation import Variant
@@ -25,19 +26,17 @@ class Request:
     """What is to be compared.
 
     methods: none for the usual ones. drafts: none for the family's. acceptance: as on the command
-    line. task, temperature: of the published acceptance to look for. engine: that is to serve,
-    "" for any. papers: the paper's sizes and
-    its own acceptance first. solve: what acceptance must be is asked, so none is needed.
+    line. asked: sizes and drafters. task, temperature: of the published acceptance to look for.
+    engine: that is to serve, "" for any. papers: the paper's sizes and its own acceptance first.
+    solve: what acceptance must be is asked, so none is needed.
     """
 
     methods: Sequence[str] = ()
     drafts: Sequence[str] = ()
     acceptance: Sequence[str] = ()
-    num_candidates: Sequence[int] | None = None
-    draft_len: Sequence[int] | None = None
+    asked: Asked = USUAL
     task: str = ""
     temperature: str = ""
-    heads: bool = False
     engine: str = NO_ENGINE.name
     papers: bool = False
     solve: bool = False
@@ -76,11 +75,8 @@ def variants(request: Request, target: ModelShape) -> list[Variant]:
     Raises MedusaBenchError: an unknown method, no draft of the target's vocabulary, or no
     acceptance known near it.
     """
-    for name in request.methods:
-        if name not in METHODS:
-            raise UnknownNameError("method", name, METHODS)
     drafts = _drafts(request, target)
-    names = request.methods or [name for name in _DEFAULT_METHODS if drafts or name == "medusa"]
+    names = names_of(request, target)
     given = _acceptance_by_name(request.acceptance, drafts)
     found = []
     for name in names:
@@ -92,6 +88,30 @@ def variants(request: Request, target: ModelShape) -> list[Variant]:
         for draft in drafts if METHODS[name].uses_draft_model else [target]:
             found += _sized(name, request, target, draft, given)
     return found
+
+
+def names_of(request: Request, target: ModelShape) -> Sequence[str]:
+    """The methods asked for, by their names in the table. Raises UnknownNameError."""
+    usual = [name for name in _DEFAULT_METHODS if name == "medusa" or _drafts(request, target)]
+    return list(dict.fromkeys(map(methods.find, request.methods))) or usual
+
+
+def schedulable(method: str, asked: Asked) -> Asked:
+    """The same with 1 to 15 drafted tokens, unless it says which; so many nodes of heads' trees."""
+    lengths = asked.draft_len or range(1, 16)
+    if "draft_len" in METHODS[methods.find(method)].options:
+        return replace(asked, draft_len=lengths)
+    return replace(asked, draft_len=None, num_candidates=[length + 1 for length in lengths])
+
+
+def without_effect(request: Request, target: ModelShape) -> list[str]:
+    """What is asked for and acts on none of the methods: fields of Asked, or "draft"."""
+    rows = [METHODS[name] for name in names_of(request, target)]
+    acting = frozenset().union(*(row.options for row in rows))
+    if any(row.uses_draft_model for row in rows):
+        acting |= {"draft"}
+    given = {each.name for each in fields(Asked) if getattr(request.asked, each.name) is not None}
+    return sorted((given | ({"draft"} if request.drafts else set())) - acting)
 
 
 def _drafts(request: Request, target: ModelShape) -> list[ModelShape]:
@@ -108,16 +128,22 @@ def _sized(
     draft: ModelShape,
     given: Mapping[str, AcceptanceModel],
 ) -> list[Variant]:
-    chosen = _acceptance_of(name, request, target, draft, given)
-    made = []
-    for size in _sizes(name, request, chosen):
-        method = _method(name, request, target, draft, size)
-        unfit = _unfit(name, request, target, draft)
-        made.append(Variant(method, chosen.model, chosen.half_width, unfit))
-    return made
+    chains = _only_chains(request)
+    offered = methods.shapes(name, request.asked, chains=chains)
+    chosen = _acceptance_of(name, offered[0].kind, request, target, draft, given=given)
+    unfit = _unfit(name, offered[0].kind, request, target, draft)
+    return [
+        Variant(
+            methods.make(name, shape, target, draft, request.asked),
+            chosen.model,
+            chosen.half_width,
+            unfit,
+        )
+        for shape in _within(offered, name, request, chosen)
+    ]
 
 
-def _unfit(name: str, request: Request, target: ModelShape, draft: ModelShape) -> str:
+def _unfit(name: str, kind: Kind, request: Request, target: ModelShape, draft: ModelShape) -> str:
     """Why the method is no choice here, in words; "" where nothing speaks against it."""
     row = METHODS[name]
     if row.uses_draft_model and draft.vocab_size != target.vocab_size:
@@ -125,74 +151,66 @@ def _unfit(name: str, request: Request, target: ModelShape, draft: ModelShape) -
             f"{draft.name} has a vocabulary of {draft.vocab_size} tokens, {target.name} of "
             f"{target.vocab_size}"
         )
-    if name == "mtp" and published_acceptance.family_of(target.name) not in _WITH_MTP_LAYERS:
+    if row.needs_mtp_layers and published_acceptance.family_of(target.name) not in _WITH_MTP_LAYERS:
         return f"{target.name} has no layers for it"
     if name == "vanilla" or request.engine == NO_ENGINE.name:
         return ""
-    return _unserved(name, engine_of(request.engine), chain=_is_chain(name, request))
+    return _unserved(name, engine_of(request.engine), kind)
 
 
-def _unserved(name: str, engine: str, *, chain: bool) -> str:
-    served_by = METHODS[name].served_by
+def _unserved(name: str, engine: str, kind: Kind) -> str:
+    served_by = METHODS[name].engines
     if not served_by:
         return "no serving engine has it"
     if engine and engine not in served_by:
         return f"{engine} does not serve it; {', '.join(served_by)} can"
-    tree_in_vllm = engine == "vllm" and name.startswith("eagle-") and not chain
-    return "vllm serves it as a chain alone" if tree_in_vllm else ""
+    is_tree = engine in _CHAINS_ALONE and kind is Kind.TREE
+    return f"{engine} serves it as a chain alone" if is_tree else ""
 
 
 _WITH_MTP_LAYERS = {"deepseek", "qwen3.5", "minimax"}
 
 
-def _is_chain(name: str, request: Request) -> bool:
-    """Whether the drafted tokens are what sizes count: of EAGLE where a draft length is given, and
-    in vLLM, which has it as a chain alone."""
-    vllm = engine_of(request.engine) == "vllm" and not request.num_candidates
-    eagle = name.startswith("eagle-") and (bool(request.draft_len) or vllm)
-    return METHODS[name].size_is_draft_len or eagle
+# Engines that verify no tree.
+_CHAINS_ALONE = {"vllm", "llama.cpp"}
 
 
-def _method(
-    name: str, request: Request, target: ModelShape, draft: ModelShape, size: int
-) -> Method:
-    if name.startswith("eagle-") and _is_chain(name, request):
-        return methods.eagle_chain(target, size, name)
-    method = METHODS[name].make(target, draft, size)
-    return replace(method, medusa_heads=request.heads) if name == "medusa" else method
+def _only_chains(request: Request) -> bool:
+    return engine_of(request.engine) in _CHAINS_ALONE
 
 
-def _sizes(name: str, request: Request, chosen: _Chosen) -> Sequence[int]:
-    """The sizes asked for; else the usual ones at which the acceptance is known."""
-    if name == "vanilla":
-        return (1,)
-    chain = _is_chain(name, request)
-    if asked := request.draft_len if chain else request.num_candidates:
-        return asked
-    if request.papers and name == "medusa":
-        return PAPER_NUM_CANDIDATES
-    usual = METHODS["draft-model" if chain and name.startswith("eagle-") else name].sizes
-    largest = max(chosen.sizes, default=0) - chain
-    return [size for size in usual if size <= largest] or usual if largest > 0 else usual
+def _within(
+    offered: Sequence[Shape], name: str, request: Request, chosen: _Chosen
+) -> Sequence[Shape]:
+    """Of the usual shapes those at which the acceptance is known; all that were asked for."""
+    if request.papers and name == "medusa" and not request.asked.num_candidates:
+        asked = replace(request.asked, num_candidates=PAPER_NUM_CANDIDATES)
+        return methods.shapes(name, asked)
+    if methods.is_sized(name, request.asked):
+        return offered
+    largest = max(chosen.sizes, default=0)
+    return [shape for shape in offered if shape.num_candidates <= largest] or offered
 
 
 def _acceptance_by_name(
     texts: Sequence[str], drafts: Sequence[ModelShape]
 ) -> dict[str, AcceptanceModel]:
-    names = {*METHODS, *(shape.name for shape in drafts)}
+    names = {*METHODS, *ALIASES, *(shape.name for shape in drafts)}
     chosen = {}
     for text in texts:
         name, equals, spec = text.partition("=")
         named = equals and name in names
-        chosen[name if named else ""] = acceptance.parse(spec if named else text)
+        chosen[ALIASES.get(name, name) if named else ""] = acceptance.parse(spec if named else text)
     return chosen
 
 
 def _acceptance_of(
     name: str,
+    kind: Kind,
     request: Request,
     target: ModelShape,
     draft: ModelShape,
+    *,
     given: Mapping[str, AcceptanceModel],
 ) -> _Chosen:
     """What is given; else what is published of the family; else what is assumed of any."""
@@ -204,10 +222,11 @@ def _acceptance_of(
     assumed = METHODS[name].acceptance
     if request.papers and assumed and not request.task:
         return _Chosen(assumed)
-    if published := _published(name, request, target, draft):
+    if published := _published(name, kind, request, target, draft):
         sizes = tuple(count for count, _ in published.rates)
         return _Chosen(published, published.half_width, sizes)
-    if assumed and not request.task:
+    usual_kind = next(iter(METHODS[name].shapes))
+    if assumed and not request.task and kind is usual_kind:
         return _Chosen(assumed, _HALF_WIDTH_OF_AN_ASSUMPTION)
     of_task = f" for {request.task}" if request.task else ""
     raise MedusaBenchError(
@@ -217,19 +236,16 @@ def _acceptance_of(
     )
 
 
-_PUBLISHED_AS = {"block-diffusion": "dflash"}
-
-
 def _published(
-    name: str, request: Request, target: ModelShape, draft: ModelShape
+    name: str, kind: Kind, request: Request, target: ModelShape, draft: ModelShape
 ) -> PublishedAcceptance | None:
     """Of a draft model only for the draft that is usual for this target."""
     usual = default_draft(target)
     if METHODS[name].uses_draft_model and not (usual and usual.name == draft.name == "llama-68m"):
         return None
-    shape = ("chain" if _is_chain(name, request) else "tree") if name.startswith("eagle-") else ""
+    shape = kind if len(METHODS[name].shapes) > 1 else ""
     return published_acceptance.find(
-        _PUBLISHED_AS.get(name, name),
+        name,
         target.name,
         shape=shape,
         task=request.task,

@@ -12,7 +12,7 @@ from typing import Any
 
 from medusa_bench.base import limits, ranges
 from medusa_bench.base.errors import InvalidFileError
-from medusa_bench.compare.methods import Block
+from medusa_bench.compare.passes import Block
 from medusa_bench.predict.cliffs import SMALLEST_STEP
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from medusa_bench.compare import serving
-from medusa_bench.compare.methods import Block, Draft, medusa, memory_bytes
+from medusa_bench.compare.methods import medusa
+from medusa_bench.compare.passes import Block, Draft, memory_bytes
 from medusa_bench.compare.serving import EngineCost
 from medusa_bench.compare.simulation import step_costs
 from medusa_bench.predict import choosing

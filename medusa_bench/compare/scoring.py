@@ -23,7 +23,8 @@ from medusa_bench.base.files import read_text
 from medusa_bench.compare import acceptance, choosing, methods, serving, serving_fit
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.compare.methods import Block, Method
+from medusa_bench.compare.methods import Asked
+from medusa_bench.compare.passes import Block, Kind, Method
 from medusa_bench.compare.serving import CostTable, EngineCost, Steps
 from medusa_bench.compare.serving_fit import Evidence
 from medusa_bench.compare.simulation import Variant, product_steps, simulate
@@ -174,49 +175,36 @@ def _latency_of(profile: str) -> LatencyModel:
     return model_for(profile)
 
 
-_ALIASES = {
-    "eagle": "eagle-1", "n-gram": "prompt-lookup", "ngram": "prompt-lookup",
-    "suffix": "prompt-lookup", "block-diffusion": "dflash",
-}  # fmt: skip
-# EAGLE's usual trees: candidates, drafting passes, nodes a pass (its default settings).
-_EAGLE_TREES = {"eagle-1": (26, 5, 4), "eagle-2": (60, 6, 10), "eagle-3": (60, 8, 10)}
-
-
 def _method(row: Mapping[str, str], target: ModelShape) -> Method:
     """The method at the row's size, and at its usual one where none is printed."""
-    name, shape = _ALIASES.get(row["method"], row["method"]), row.get("shape", "")
+    name = _found(methods.find, row["method"], "method unknown")
+    usual = methods.METHODS[name].shapes
+    printed = row.get("shape", "")
     draft_len, count = (
-        int(_number(row, key)) if row.get(key) else 0 for key in ("draft_len", "num_candidates")
+        (int(_number(row, key)),) if row.get(key) else None
+        for key in ("draft_len", "num_candidates")
     )
-    if name in _EAGLE_TREES and shape == "chain":
-        return methods.eagle_chain(target, draft_len or 3, name)
-    if name in _EAGLE_TREES and shape == "tree":
-        usual, depth, width = _EAGLE_TREES[name]
-        return methods.eagle(target, count or usual, draft_len or depth, width, name)
+    if Kind.CHAIN in usual and printed != Kind.TREE:
+        lengths = draft_len or (_USUAL_LENGTHS.get(name, 1),)
+        asked = Asked(draft_len=lengths)
+    elif Kind.CHAIN in usual:
+        asked = Asked(
+            num_candidates=count or (usual[Kind.TREE][0].num_candidates,), draft_len=draft_len
+        )
+    else:
+        asked = Asked(num_candidates=count, draft_len=None if count else draft_len)
+    asked = replace(asked, heads=True)
+    draft = target
+    if methods.METHODS[name].uses_draft_model:
+        known = choosing.default_draft(target)
+        named = row.get("draft") or (known.name if known else "none")
+        draft = _found(models.load, named, "draft unknown")
+    shape = methods.shapes(name, asked)[-1]
+    return methods.make(name, shape, target, draft, asked)
 
-    def draft() -> ModelShape:
-        named = row.get("draft", "")
-        usual = choosing.default_draft(target)
-        if not named and usual:
-            return usual
-        return _found(models.load, named or "none", "draft unknown")
 
-    four_layers = replace(target, name=f"{target.name} drafting layers", num_layers=4)
-    make: dict[str, Callable[[], Method]] = {
-        "medusa": lambda: methods.medusa(count or 64, heads=True),
-        "hydra": lambda: methods.medusa(count or 64, heads=True),
-        "prompt-lookup": lambda: methods.prompt_lookup(draft_len or 10),
-        "lookahead": lambda: methods.lookahead(7, 5, 7),
-        "dflash": lambda: methods.block_diffusion(target, count or 16, 5),
-        "dspark": lambda: methods.block_diffusion(target, count or 8, 5),
-        "mtp": lambda: methods.mtp(target, draft_len or 1),
-        "draft-model": lambda: methods.draft_model(draft(), draft_len or 5),
-        "pard": lambda: methods.parallel_draft(draft(), draft_len or 8, name),
-        "p-eagle": lambda: methods.parallel_draft(four_layers, draft_len or 5, name),
-    }
-    if name not in make:
-        raise _RefusedError("method unknown")
-    return make[name]()
+# Where no draft length is printed, of those that have several.
+_USUAL_LENGTHS = {"eagle-1": 3, "eagle-2": 3, "eagle-3": 3, "prompt-lookup": 10, "draft-model": 5}
 
 
 # --- simulated beside published -------------------------------------------------------------------

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from medusa_bench.compare.acceptance import AcceptanceModel, first_accepted, lock_step_rate
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.compare.methods import Block, Method, Pass, vanilla
+from medusa_bench.compare.methods import vanilla
+from medusa_bench.compare.passes import Block, Method, Pass
 from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
@@ -38,10 +39,12 @@ class Variant:
     @property
     def drafting(self) -> float:
         """The share of sequences that draft in a step: a lookup finds not always something."""
-        count = self.method.num_candidates
-        if self.method.name != "prompt-lookup" or count < 2:
+        method = self.method
+        if not method.looks_up or method.num_candidates < 2:
             return 1.0
-        return drafting_share(first_accepted(self.acceptance, count))
+        if method.drafting_share is not None:
+            return method.drafting_share
+        return drafting_share(first_accepted(self.acceptance, method.num_candidates))
 
 
 @dataclass(frozen=True, slots=True)

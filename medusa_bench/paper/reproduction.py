@@ -19,7 +19,8 @@ from medusa_bench.base.files import shipped
 from medusa_bench.compare import acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.compare.methods import Block, medusa
+from medusa_bench.compare.methods import medusa
+from medusa_bench.compare.passes import Block
 from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.predict import calibration_files, latency, priors, scoring
 from medusa_bench.predict.calibration import Calibration

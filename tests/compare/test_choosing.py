@@ -8,7 +8,8 @@ from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import published_acceptance, serving
 from medusa_bench.compare.choosing import Request, default_draft, variants
 from medusa_bench.compare.comparisons import Comparison, best
-from medusa_bench.compare.methods import Block
+from medusa_bench.compare.methods import Asked
+from medusa_bench.compare.passes import Block
 from medusa_bench.compare.published_acceptance import find
 from medusa_bench.compare.simulation import simulate
 from medusa_bench.predict.choosing import model_for
@@ -98,7 +99,7 @@ def test_every_figure_of_the_library_can_be_read() -> None:
 
 
 def test_sizes_stay_where_acceptance_is_known_and_estimates_widen_the_interval() -> None:
-    chain = variants(Request(["eagle-3"], draft_len=[2, 3]), LLAMA_3)
+    chain = variants(Request(["eagle-3"], asked=Asked(draft_len=[2, 3])), LLAMA_3)
     assert [each.method.draft_len for each in chain] == [2, 3]
     tree = variants(Request(["eagle-3"]), LLAMA_3)
     assert [each.method.num_candidates for each in tree] == [60]
@@ -135,12 +136,14 @@ def test_large_batches_want_3_or_4_candidates() -> None:
 
 
 def test_32_drafted_tokens_on_an_a100_are_no_gain() -> None:
-    (row,) = served(Request(["eagle-1"], draft_len=[32]), "a100-40gb", 1)
+    (row,) = served(Request(["eagle-1"], asked=Asked(draft_len=[32])), "a100-40gb", 1)
     assert row.speedup == pytest.approx(0.56, abs=0.1)  # reported: 0.56
 
 
 def test_best_draft_length_of_eagle_3_on_vllm_is_3_to_5() -> None:
-    rows = served(Request(["eagle-3"], draft_len=[2, 3, 4, 5, 7]), "h100-sxm", 1, "vllm")
+    rows = served(
+        Request(["eagle-3"], asked=Asked(draft_len=[2, 3, 4, 5, 7])), "h100-sxm", 1, "vllm"
+    )
     assert best(rows).draft_len in {3, 4, 5}
     reported = [1.64, 1.73, 1.75, 1.71, 1.65]
     for row, speedup in zip(rows, reported, strict=True):

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import methods
-from medusa_bench.compare.methods import METHODS, Block
+from medusa_bench.compare.methods import METHODS, Asked, make
+from medusa_bench.compare.passes import Block, Kind, Method, block, chain, memory_bytes, tree
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from medusa_bench.specs.settings import Phase
@@ -13,7 +15,7 @@ from medusa_bench.specs.settings import Phase
 TARGET, DRAFT = PRESETS["llama-7b"], PRESETS["llama-68m"]
 
 
-def weights(method: methods.Method, block: Block) -> dict[str, float]:
+def weights(method: Method, block: Block) -> dict[str, float]:
     """Elements of the weights that each pass reads, all its repeats together."""
     found: dict[str, float] = {}
     for pass_ in method.step(TARGET, 1, 1024, block):
@@ -77,18 +79,23 @@ def test_five_heads_add_the_weight_traffic_that_the_paper_leaves_out() -> None:
 @pytest.mark.parametrize(
     ("method", "num_candidates", "draft_passes"),
     [
-        (methods.eagle(TARGET, 26, 5, 4, "eagle-1"), 26, 5),
-        (methods.eagle(TARGET, 60, 6, 10, "eagle-2"), 60, 6),
-        (methods.prompt_lookup(10), 11, 0),
-        (methods.lookahead(7, 5, 7), 56, 0),
-        (methods.mtp(TARGET, 3), 4, 3),
-        (methods.eagle_chain(TARGET, 5, "eagle-3"), 6, 5),
-        (methods.self_speculative(TARGET, 4, 0.5), 5, 4),
-        (methods.block_diffusion(TARGET, 16, 5), 16, 1),
+        (make("eagle-1", tree(26, 5, 4), TARGET), 26, 5),
+        (make("eagle-2", tree(60, 6, 10), TARGET), 60, 6),
+        (make("prompt-lookup", chain(10), TARGET), 11, 0),
+        (make("lookahead", tree(56), TARGET), 56, 0),
+        (make("mtp", chain(3), TARGET), 4, 3),
+        (make("eagle-3", chain(5), TARGET), 6, 5),
+        (make("self-speculative", chain(4), TARGET), 5, 4),
+        (make("dflash", block(15), TARGET), 16, 1),
+        (make("dspark", block(7, 3), TARGET), 3, 1),
+        (make("p-eagle", block(5), TARGET), 6, 1),
+        (make("pard", block(8), TARGET, DRAFT), 9, 1),
+        (make("suffix", chain(10), TARGET), 11, 0),
+        (make("hydra", tree(64), TARGET), 64, 4),
     ],
 )
 def test_rows_verify_and_draft_as_published(
-    method: methods.Method, num_candidates: int, draft_passes: int
+    method: Method, num_candidates: int, draft_passes: int
 ) -> None:
     passes = method.step(TARGET, 1, 1024)
     assert passes[-1].setting.query_len == num_candidates
@@ -96,21 +103,46 @@ def test_rows_verify_and_draft_as_published(
 
 
 def test_self_speculation_keeps_its_share_of_layers() -> None:
-    draft, _ = methods.self_speculative(TARGET, 4, 0.5).step(TARGET, 1, 1024)
+    draft, _ = make("self-speculative", chain(4), TARGET).step(TARGET, 1, 1024)
     assert draft.shape == replace(TARGET, name=draft.shape.name, num_layers=16)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_row_makes_its_method_at_every_size_it_sweeps(name: str) -> None:
-    row = METHODS[name]
-    for size in row.sizes:
-        method = row.make(TARGET, DRAFT, size)
+    for shape in (each for shapes in METHODS[name].shapes.values() for each in shapes):
+        method = make(name, shape, TARGET, DRAFT)
         assert method.name == name
-        assert method.num_candidates == size + row.size_is_draft_len
+        assert method.step(TARGET, 2, 1024)[-1].setting.query_len == shape.num_candidates
+        drafted = shape.num_candidates - 1
+        if shape.kind is Kind.CHAIN:
+            assert shape.draft_len == drafted
+        elif shape.kind is Kind.BLOCK:
+            assert (shape.draft_len or 0) >= drafted
+
+
+def test_what_is_asked_of_a_method_makes_its_shapes_and_drafter() -> None:
+    asked = Asked(num_candidates=[32], draft_len=[4], tree_width=8, draft_layers=2, draft_vocab=512)
+    (grown,) = methods.shapes("eagle-1", asked)
+    assert grown == tree(32, 4, 8)
+    root, wide, _ = make("eagle-1", grown, TARGET, asked=asked).step(TARGET, 1, 1024)
+    assert (root.count, root.setting.query_len) == (1, 1)
+    assert (wide.count, wide.setting.query_len) == (3, 8)
+    assert (wide.shape.num_layers, wide.shape.vocab_size) == (2, 512)
+    assert [each.draft_len for each in methods.shapes("eagle-3", Asked(draft_len=[3, 5]))] == [3, 5]
+    assert methods.shapes("dspark", Asked(draft_len=[7], num_candidates=[3])) == [block(7, 3)]
+    with pytest.raises(MedusaBenchError, match="as few candidates"):
+        methods.shapes("eagle-1", Asked(num_candidates=[4], draft_len=[8]))
+
+
+def test_eagle_3_drafts_32_000_tokens_and_joins_three_features_once() -> None:
+    made = make("eagle-3", chain(5), PRESETS["llama-3-8b"])
+    assert {draft.shape.vocab_size for draft in made.drafts} == {32_000}
+    joins = [dict(draft.beside).get("medusa_block", 0) * draft.count for draft in made.drafts]
+    assert sum(joins) == 3  # 3 h x h for the whole step
 
 
 def test_memory_is_weights_and_cached_keys_and_values() -> None:
     weights_bytes = 2 * (32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 32000 * 4096)
     cached_bytes = 2 * 2 * 32 * 64 * 8192 * 4096
-    held = methods.memory_bytes(TARGET, 64, 8192, Dtype.FLOAT16)
+    held = memory_bytes(TARGET, 64, 8192, Dtype.FLOAT16)
     assert held == weights_bytes + cached_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medusa_bench.compare import named, serving
-from medusa_bench.compare.methods import Block
+from medusa_bench.compare.passes import Block
 from medusa_bench.results.rows import Environment
 from tests.builders.results import fake_results
 

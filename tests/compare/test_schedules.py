@@ -8,6 +8,7 @@ import pytest
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.compare import acceptance, methods, schedules, simulation
 from medusa_bench.compare.comparisons import Comparison, best, by_setting
+from medusa_bench.compare.passes import Block
 from medusa_bench.compare.schedules import Schedule, ServingEngine, Span
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.specs.dtypes import Dtype
@@ -37,7 +38,7 @@ def rows(probability: float) -> list[Comparison]:
         SmoothLatency(launch_s=5e-6),
         Dtype.FLOAT16,
         [(batch_size, 512) for batch_size in range(1, 65)],
-        block=methods.Block.FULL,
+        block=Block.FULL,
     )
 
 

@@ -104,7 +104,7 @@ def test_shipped_costs_are_the_fit_to_these_rows(published: Table) -> None:
         ({"gpu": ""}, "GPU unknown"),
         ({"model": "kimi-k3"}, "model unknown"),
         ({"dtype": "nvfp4"}, "dtype unknown"),
-        ({"method": "sam"}, "method unknown"),
+        ({"method": "telepathy"}, "method unknown"),
         ({"tokens_per_step": ""}, "acceptance not published"),
         ({"speedup": "fast"}, "no speedup"),
         ({"batch_size": "0"}, "no batch_size"),

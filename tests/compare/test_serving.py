@@ -11,7 +11,7 @@ from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.cli.compare import command
 from medusa_bench.compare import acceptance, methods, serving, serving_fit
 from medusa_bench.compare.comparisons import Comparison
-from medusa_bench.compare.methods import Block
+from medusa_bench.compare.passes import Block, chain
 from medusa_bench.compare.serving import EngineCost, Known, Launches, Parameter, Steps
 from medusa_bench.compare.serving_fit import Evidence
 from medusa_bench.compare.simulation import Variant, simulate
@@ -98,7 +98,9 @@ def test_interval_of_a_served_speedup_is_the_engines_and_vanilla_has_none() -> N
 
 def test_lookups_that_find_nothing_leave_their_sequences_vanilla() -> None:
     cost = engine(Launches.GRAPHS, 0.0, 1e-3, 0.0)
-    lookup = Variant(methods.prompt_lookup(3), acceptance.Survival((0.2, 0.1, 0.0)))
+    lookup = Variant(
+        methods.make("prompt-lookup", chain(3), TARGET), acceptance.Survival((0.2, 0.1, 0.0))
+    )
     share = 0.2 + 0.35 * 0.8
     (row,) = simulate(
         [lookup], TARGET, SmoothLatency(), Dtype.FLOAT16, [(2, 1024)], engine=cost, block=Block.FULL

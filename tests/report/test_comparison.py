@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from medusa_bench.compare import acceptance, methods, simulation, trees
 from medusa_bench.compare.comparisons import Comparison, best, by_setting
+from medusa_bench.compare.passes import Block
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.report import comparison
 from medusa_bench.specs.dtypes import Dtype
@@ -71,7 +72,7 @@ def test_draft_grid_names_the_best_length_of_each_draft() -> None:
     ]
     rows = simulation.simulate(
         variants, PRESETS["llama-7b"], SmoothLatency(), Dtype.FLOAT16, [(1, 1024)],
-        block=methods.Block.FULL,
+        block=Block.FULL,
     )  # fmt: skip
     legend = comparison.draft_grid(rows, title="t").axes[0].get_legend()
     assert legend is not None

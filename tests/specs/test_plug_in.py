@@ -112,9 +112,8 @@ def test_a_decoding_method_is_one_row_and_shows_in_help_compare_and_schedule(cop
     methods = "medusa_bench/compare/methods.py"
     row = (
         'METHODS: Mapping[str, Row] = {\n    "twin": Row(\n        "a twin drafts",\n'
-        '        lambda t, d, n: replace(draft_model(d, n), name="twin"),\n'
-        "        (1, 2, 3),\n        acceptance.Chain(0.7),\n"
-        "        size_is_draft_len=True,\n        uses_draft_model=True,\n    ),\n"
+        "        _chains(1, 3),\n        acceptance.Chain(0.7),\n"
+        "        _draft_model,\n        uses_draft_model=True,\n    ),\n"
     )
     edit(copy / methods, "METHODS: Mapping[str, Row] = {\n", row)
     assert "twin" in out(copy, "compare", "--help")

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from medusa_bench.compare.methods import Block, Pass, medusa, vanilla
+from medusa_bench.compare.methods import medusa, vanilla
+from medusa_bench.compare.passes import Block, Pass
 from medusa_bench.compare.simulation import step_costs
 from medusa_bench.decode.engine.cache import SlabCache
 from medusa_bench.decode.engine.clock import Clock, now_s

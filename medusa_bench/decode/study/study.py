@@ -21,7 +21,7 @@ from medusa_bench.compare.comparisons import (
     compare_generation,
     speedup_interval,
 )
-from medusa_bench.compare.methods import Block
+from medusa_bench.compare.passes import Block
 from medusa_bench.compare.trees import (
     CandidateTree,
     HeadAccuracy,

@@ -1,0 +1,188 @@
+"""The forward passes of one decoding step, and what they count. Knows no latency, no method.
+
+A step proposes tokens (the drafting passes), runs them through the target model at once (the
+verification), and keeps the longest accepted prefix.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.operators import BY_NAME, OPERATORS, Operator
+from medusa_bench.specs.settings import Phase, Setting
+
+
+class Block(StrEnum):
+    """How much of the model a pass counts.
+
+    `paper`: the eight products of one layer of the target, as the paper's simulation; good for
+    ratios. A draft counts its LM head there too: in a small one it is the largest product.
+    `full`: all layers, W_O and the LM head; good for times. What Medusa's heads cost is counted in
+    both where a method asks for it.
+    """
+
+    PAPER = "paper"
+    FULL = "full"
+
+
+class Kind(StrEnum):
+    """What the tokens that a step verifies form."""
+
+    ROOT = "root"  # vanilla decoding: nothing is drafted
+    CHAIN = "chain"
+    TREE = "tree"
+    BLOCK = "block"  # a chain that one pass drafts
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a step drafts and verifies.
+
+    num_candidates: tokens each sequence verifies, the root included. draft_len: tokens drafted in a
+    chain or a block; drafting passes of a tree, None where no pass grows it. width: nodes that each
+    pass of a tree but the first extends.
+    """
+
+    kind: Kind
+    num_candidates: int
+    draft_len: int | None = None
+    width: int | None = None
+
+
+ROOT = Shape(Kind.ROOT, 1)
+
+
+def chain(draft_len: int) -> Shape:
+    """One token after the other, each drafted by a pass or copied; one more is verified."""
+    return Shape(Kind.CHAIN, draft_len + 1, draft_len)
+
+
+def block(draft_len: int, num_candidates: int | None = None) -> Shape:
+    """draft_len tokens at once, of which num_candidates - 1 are verified (all, unless fewer)."""
+    return Shape(Kind.BLOCK, num_candidates or draft_len + 1, draft_len)
+
+
+def tree(num_candidates: int, depth: int | None = None, width: int | None = None) -> Shape:
+    """The num_candidates best nodes of a tree grown by `depth` passes over `width` nodes each.
+
+    A tree as deep as it has drafted nodes is a chain.
+    """
+    if depth is not None and num_candidates <= depth + 1:
+        return chain(num_candidates - 1)
+    return Shape(Kind.TREE, num_candidates, depth, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """`count` forward passes, one after the other, each of these operators so many times."""
+
+    name: str
+    shape: ModelShape
+    setting: Setting
+    count: int
+    operators: tuple[tuple[Operator, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`count` sequential passes of a drafting model, each over query_len tokens a sequence.
+
+    window: cached tokens it attends to at most. beside: operators that a pass runs beside the
+    model's layers and LM head, by name, each so many times.
+    """
+
+    shape: ModelShape
+    count: int
+    query_len: int = 1
+    window: int | None = None
+    beside: tuple[tuple[str, float], ...] = ()
+
+    def run(self, target: ModelShape, batch_size: int, seq_len: int, block: Block) -> Pass:
+        cached = min(seq_len, self.window or seq_len)
+        setting = _setting(batch_size, cached, self.query_len)
+        operators = _operators(self.shape, target, block, self.beside)
+        return Pass("draft", self.shape, setting, self.count, operators)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A row of the table of methods, its shape chosen.
+
+    looks_up: it drafts where it finds something, so not in every step; drafting_share: in how many,
+    where that is known.
+    """
+
+    name: str
+    shape: Shape
+    drafts: tuple[Draft, ...] = ()
+    medusa_heads: bool = False
+    looks_up: bool = False
+    drafting_share: float | None = None
+
+    @property
+    def num_candidates(self) -> int:
+        return self.shape.num_candidates
+
+    @property
+    def draft_len(self) -> int | None:
+        return self.shape.draft_len
+
+    def step(
+        self, target: ModelShape, batch_size: int, seq_len: int, block: Block = Block.PAPER
+    ) -> tuple[Pass, ...]:
+        """The forward passes of one step, in order; the last is the verification."""
+        drafts = [
+            each.run(target, batch_size, seq_len, block) for each in self.drafts if each.count
+        ]
+        verify = Pass(
+            "verify" if self.num_candidates > 1 else "decode",
+            target,
+            _setting(batch_size, seq_len, self.num_candidates),
+            1,
+            _operators(target, target, block, _HEADS if self.medusa_heads else ()),
+        )
+        return (*drafts, verify)
+
+
+_HEADS = (("medusa_block", 1.0), ("medusa_head", 1.0))
+
+
+def _setting(batch_size: int, seq_len: int, query_len: int) -> Setting:
+    if query_len == 1:
+        return Setting(Phase.DECODE, batch_size, seq_len)
+    return Setting(Phase.MEDUSA, batch_size, seq_len, query_len)
+
+
+@cache
+def _operators(
+    shape: ModelShape, target: ModelShape, block: Block, beside: tuple[tuple[str, float], ...]
+) -> tuple[tuple[Operator, float], ...]:
+    # The paper's block is one layer of the target; a draft counts in the target's layers, so that
+    # a shallow draft is as cheap beside it as it is in truth.
+    match block:
+        case Block.PAPER:
+            layers = shape.num_layers / target.num_layers
+            rows = [(operator, layers) for operator in OPERATORS]
+            once = 1 / target.num_layers
+            if shape != target:
+                rows.append((BY_NAME["lm_head"], once))
+        case Block.FULL:
+            layers = float(shape.num_layers)
+            rows = [(operator, layers) for operator in OPERATORS]
+            rows += [(BY_NAME["o"], layers), (BY_NAME["lm_head"], 1.0)]
+            once = 1.0
+    rows += [(BY_NAME[name], times * once) for name, times in beside]
+    return tuple(rows)
+
+
+def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype) -> int:
+    """What decoding must hold: every layer's weights, the LM head and the cached keys and values.
+
+    Embeddings, activations, heads and drafts are left out: less than this does not suffice.
+    """
+    (decode,) = Method("vanilla", ROOT).step(target, batch_size, seq_len, Block.FULL)
+    products = [(op.product(target, decode.setting), times) for op, times in decode.operators]
+    held = sum(product.batch * product.n * product.k * int(times) for product, times in products)
+    return held * dtype.bytes_per_element
