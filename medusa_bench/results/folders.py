@@ -7,15 +7,14 @@ the earliest measurement, the latest failure: in that order no matter how folder
 """
 
 import errno
-import fcntl
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
@@ -50,6 +49,11 @@ from medusa_bench.results.rows import (
     Skip,
 )
 from medusa_bench.specs import paper_grid
+
+try:
+    import fcntl
+except ImportError:  # Windows: results are read there, and not written
+    fcntl = None  # type: ignore[assignment]
 
 RUN_FILE = "run.json"
 POINTS_FILE = "points.jsonl"
@@ -215,11 +219,11 @@ class Writer:
 
     def add_roofs(self, roofs: Roofs) -> None:
         """Keep a measurement of the device's ceilings."""
-        self.add_run(replace(self._run, roofs=(roofs,)))
+        self.add_runs((replace(self._run, roofs=(roofs,)),))
 
-    def add_run(self, run: Run) -> None:
-        """Keep what another run of this environment says: roofs, commands, grids, skips."""
-        union = _union(self._run, run)
+    def add_runs(self, runs: Iterable[Run]) -> None:
+        """Keep what other runs of this environment say: roofs, commands, grids, skips."""
+        union = _union(self._run, *runs)
         if union != self._run:
             self._write_run(union)
 
@@ -241,7 +245,7 @@ class Writer:
             self._write_run(self._asked)
         else:
             self._run = run
-            self.add_run(self._asked)
+            self.add_runs((self._asked,))
 
     def _write_run(self, run: Run) -> None:
         with _storing(self.path):
@@ -311,8 +315,7 @@ def merge(sources: Sequence[Results], output: str | Path) -> Results:
         for row in source.rows:
             _put(rows, row)
     with Writer(output, first.environment, provenance=first.provenance) as writer:
-        for source in sources:
-            writer.add_run(source.run)
+        writer.add_runs(source.run for source in sources)
         writer.extend(row for key, row in rows.items() if writer.done.get(key) != row)
     return load(output)
 
@@ -339,19 +342,30 @@ def _refuse_other_environment(path: Path, there: Run, asked: Run) -> None:
         )
 
 
-def _union(there: Run, asked: Run) -> Run:
-    """One run of both, nothing twice, what was there first (each device's roofs stay together)."""
+def _union(*runs: Run) -> Run:
+    """One run of all, nothing twice, what was there first (each device's roofs stay together)."""
     return replace(
-        there,
-        roofs=_unique(there.roofs + asked.roofs),
-        commands=_unique(there.commands + asked.commands),
-        grids=_unique(there.grids + asked.grids),
-        skips=tuple({skip.task: skip for skip in there.skips + asked.skips}.values()),
+        runs[0],
+        roofs=_distinct(_roofs_key, (run.roofs for run in runs)),
+        commands=_distinct(str, (run.commands for run in runs)),
+        grids=_distinct(lambda grid: grid, (run.grids for run in runs)),
+        skips=tuple({skip.task: skip for run in runs for skip in run.skips}.values()),
     )
 
 
-def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    return tuple(item for index, item in enumerate(items) if item not in items[:index])
+def _distinct(
+    key: Callable[[Item], Hashable], parts: Iterable[tuple[Item, ...]]
+) -> tuple[Item, ...]:
+    """The first item of each key, in order: time grows with their number alone."""
+    first: dict[Hashable, Item] = {}
+    for item in chain.from_iterable(parts):
+        first.setdefault(key(item), item)
+    return tuple(first.values())
+
+
+def _roofs_key(roofs: Roofs) -> Hashable:
+    peaks = frozenset(roofs.peak_flops_per_s.items())
+    return peaks, roofs.memory_bandwidth_bytes_per_s, roofs.measured_at_s
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -423,6 +437,11 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _lock(fd: int, path: Path) -> None:
+    if fcntl is None:
+        raise StorageError(
+            f"{path} cannot be locked on this system, so two writers could lose each other's rows.",
+            hint="measure on Linux or macOS, or in WSL; reading works everywhere.",
+        )
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,8 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
@@ -23,7 +25,7 @@ from medusa_bench.base.errors import (
     StorageError,
 )
 from medusa_bench.results import folders
-from medusa_bench.results.rows import Provenance, Row, Skip
+from medusa_bench.results.rows import Grid, Provenance, Row, Skip
 from tests.builders.samples import BLANK, ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
 from tests.builders.strategies import rows
 
@@ -168,6 +170,55 @@ def test_a_second_writer_is_refused_while_the_first_writes(tmp_path: Path) -> No
             folders.Writer(tmp_path, ENVIRONMENT).__enter__()
         assert caught.value.exit_code == ExitCode.BUSY
     write(tmp_path, measured(TASKS[0]))
+
+
+def test_results_are_read_where_files_cannot_be_locked_and_writing_says_so(tmp_path: Path) -> None:
+    folder = write(tmp_path / "results", measured(TASKS[0]))
+    program = f"""
+import sys
+for posix in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[posix] = None
+from medusa_bench import cli
+try:
+    cli.main(["results", "show", {str(folder)!r}, "--json"])
+except SystemExit as stop:
+    assert not stop.code, stop.code
+cli.main(["results", "merge", {str(folder)!r}, "-o", {str(tmp_path / "merged")!r}])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert '"not measured": 90' in ended.stdout
+    assert ended.returncode == ExitCode.STORAGE, ended.stderr
+    assert "cannot be locked on this system" in ended.stderr
+
+
+def test_merging_writes_run_json_a_fixed_number_of_times_and_compares_no_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 40
+    sources = [write(tmp_path / str(index)) for index in range(count)]
+    for index, source in enumerate(sources):
+        with folders.Writer(source, ENVIRONMENT, replace(GRID, seq_lens=(index + 1,))) as writer:
+            writer.add_roofs(replace(ROOFS, measured_at_s=float(index)))
+    loaded = [folders.load(source) for source in sources]
+    writes: list[Path] = []
+    replace_file = folders.replace_file
+    monkeypatch.setattr(
+        folders,
+        "replace_file",
+        lambda path, content: (writes.append(path), replace_file(path, content)),
+    )
+    compared: list[Grid] = []
+    equal = Grid.__eq__
+    monkeypatch.setattr(
+        Grid, "__eq__", lambda one, other: compared.append(one) or equal(one, other)
+    )
+    run = folders.merge(loaded, tmp_path / "merged").run
+    assert len(run.grids) == count + 1
+    assert len(run.roofs) == count
+    assert len(writes) == 2
+    assert len(compared) < 4 * count
 
 
 def test_waiting_for_a_lock_takes_under_a_second(
