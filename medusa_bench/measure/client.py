@@ -15,7 +15,6 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import time
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -132,7 +131,7 @@ class WorkerBackend:
 
     def measure(self, task: Task, round_index: int, budget_s: float) -> Measurement | Failure:
         """One round of one task. What happens to the device becomes a Failure, never a raise."""
-        started_at_s = time()
+        started_at_s = self._options.steady_time()
         answer = self._ask(
             "measure", (task, round_index, budget_s), self.deadline_s(task, budget_s)
         )

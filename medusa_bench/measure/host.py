@@ -18,6 +18,25 @@ _CPUS = "devices/system/cpu"
 _STAT_FIELDS = "user nice system idle iowait irq softirq steal".split()
 
 
+class SteadyTime:
+    """Seconds since 1970 that never go back, though the system's clock is set back meanwhile.
+
+    The wall clock is read once, on making one; the monotonic clock counts from there. A copy in
+    another process of the same machine tells the same time.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        self._offset_s = wall() - monotonic()
+
+    def __call__(self) -> float:
+        return self._offset_s + self._monotonic()
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text().strip()

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
+from medusa_bench.measure import host, stopping
 from medusa_bench.measure import kernels as products
-from medusa_bench.measure import stopping
 from medusa_bench.measure.kernels import Call
 from medusa_bench.measure.operands import Arena, OperandSet, Rotation, rhs_is_transposed
 from medusa_bench.measure.stopping import StoppingRule, Timer
@@ -68,11 +68,16 @@ class Device(Protocol):
 
 @dataclass(slots=True)
 class Measurer:
-    """Measures roofs and tasks on one device. Raises what goes wrong; the worker names it."""
+    """Measures roofs and tasks on one device. Raises what goes wrong; the worker names it.
+
+    clock times calls. steady_time dates rows and roofs, in seconds since 1970: it must never go
+    back, or no row would lie between two looks at the roofs.
+    """
 
     device: Device
     clock: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
+    steady_time: Callable[[], float] = field(default_factory=host.SteadyTime)
     _arena: Arena = field(init=False)
     _checked: dict[tuple[bool, bool, bool, Dtype], bool] = field(init=False, default_factory=dict)
     _best_products: dict[Dtype, Product] = field(init=False, default_factory=dict)
@@ -99,7 +104,7 @@ class Measurer:
 
     def measure(self, task: Task, round_index: int, budget_s: float) -> Measurement:
         """One round of one task. A block in which the device throttled is run again."""
-        started_at_s = time.time()
+        started_at_s = self.steady_time()
         self.device.use(task.dtype)
         accurate = self._is_accurate(task)
         has_out = task.timing is Timing.KERNEL
@@ -150,7 +155,7 @@ class Measurer:
         quick: only those that were best before, for a look at drift. The device is under the same
         load before every look, as a card at its power limit computes more slowly than in a burst.
         """
-        measured_at_s = time.time()
+        measured_at_s = self.steady_time()
         budget_s = self.device.roof_budget_s / (2 if quick else 1)
         if self.device.load_s and dtypes:
             self._load(dtypes[0])

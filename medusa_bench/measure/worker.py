@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.measure.host import SteadyTime
 from medusa_bench.results.rows import Environment, FailureKind, Measurement, Roofs, Task
 from medusa_bench.specs.dtypes import Dtype
 
@@ -43,6 +44,7 @@ class Options:
     num_threads: int | None = None
     arena_bytes: int | None = None
     share_gpu: bool = False
+    steady_time: SteadyTime = field(default_factory=SteadyTime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,13 @@ def open_measurer(options: Options) -> Measures:
     if options.device == "cpu":
         from medusa_bench.measure.cpu import Cpu
 
-        return Measurer(Cpu(options.num_threads, options.arena_bytes))
+        return Measurer(
+            Cpu(options.num_threads, options.arena_bytes), steady_time=options.steady_time
+        )
     from medusa_bench.measure.cuda import Cuda
 
-    return Measurer(Cuda(options.device, options.arena_bytes, options.share_gpu))
+    device = Cuda(options.device, options.arena_bytes, options.share_gpu)
+    return Measurer(device, steady_time=options.steady_time)
 
 
 def main(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from medusa_bench.base import ranges
 from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.exits import printable
 from medusa_bench.results.rows import (
     MAX_SAMPLES,
     MAX_SIZE,
@@ -364,8 +365,7 @@ def _digest(data: bytes) -> bytes:
 
 def _storable(text: str) -> str:
     """Text that a line can hold and a terminal show: printable, whole characters, not too long."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:MAX_REASON_CHARACTERS])
-    return text.encode("utf-8", "replace").decode()
+    return printable(text[:MAX_REASON_CHARACTERS]).encode("utf-8", "replace").decode()
 
 
 def _refuse_rest(record: Iterable[str]) -> None:
@@ -388,7 +388,7 @@ def _list(value: Any, least: int = 0, most: int = 1 << 20) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{ranges.shortly(value)} is no text")
-    return value
+    return _storable(value)  # as it would be written: a row merged again equals itself
 
 
 def _word(words: type[Word], value: Any) -> Word:

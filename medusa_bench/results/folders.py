@@ -248,8 +248,15 @@ class Writer:
             self.add_runs((self._asked,))
 
     def _write_run(self, run: Run) -> None:
+        content = encode_run(run)
+        if len(content) > limits.RUN_BYTES:
+            raise StorageError(
+                f"{self.path / RUN_FILE} would come to over {limits.in_words(limits.RUN_BYTES)}, "
+                "the most that is read of it. Earlier rows are intact.",
+                hint="measure the rest into another folder (-o), or a smaller grid.",
+            )
         with _storing(self.path):
-            replace_file(self.path / RUN_FILE, encode_run(run))
+            replace_file(self.path / RUN_FILE, content)
         self._run = run
 
 

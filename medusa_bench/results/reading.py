@@ -3,6 +3,7 @@
 Only identity and latencies are stored; everything else here is computed on reading.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,16 +127,20 @@ class Results:
         return replace(summary, flags=tuple(sorted({*summary.flags, QualityFlag.DRIFTED})))
 
     def _drifted_around(self, time_s: float) -> bool:
-        return any(start_s <= time_s < end_s for start_s, end_s in self._drifts)
+        """Whether it lies between two looks at the roofs that differ too much, on any machine."""
+        starts_s, ends_s = self._drifts
+        return bisect_right(starts_s, time_s) > bisect_right(ends_s, time_s)
 
     @cached_property
-    def _drifts(self) -> list[tuple[float, float]]:
-        """Intervals between two looks at the roofs that differ too much."""
-        return [
+    def _drifts(self) -> tuple[list[float], list[float]]:
+        """When the roofs began to move and came to rest, each sorted; shards may overlap."""
+        intervals = [
             (before.measured_at_s, after.measured_at_s)
             for before, after in pairwise(self.roofs)
-            if drifted(before, after, self.environment.device_type)
+            if before.measured_at_s < after.measured_at_s
+            and drifted(before, after, self.environment.device_type)
         ]
+        return sorted(start_s for start_s, _ in intervals), sorted(end_s for _, end_s in intervals)
 
     @cached_property
     def failures(self) -> Mapping[Task, Failure]:

@@ -1,6 +1,7 @@
 """What the operating system tells, from made-up /proc and /sys trees."""
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,21 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+def test_a_clock_set_back_does_not_turn_times_round() -> None:
+    wall_s, passed_s = [1_000.0], [50.0]
+    steady = host.SteadyTime(lambda: wall_s[0], lambda: passed_s[0])
+    assert steady() == 1_000.0
+    wall_s[0], passed_s[0] = 400.0, 60.0
+    assert steady() == 1_010.0
+
+
+def test_a_copy_of_a_steady_time_in_another_process_tells_the_same() -> None:
+    steady = host.SteadyTime()
+    copy = pickle.loads(pickle.dumps(steady))
+    before, told, after = steady(), copy(), steady()
+    assert before <= told <= after
 
 
 def test_hyper_threads_of_one_core_count_once(tmp_path: Path) -> None:

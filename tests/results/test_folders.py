@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -25,6 +27,7 @@ from medusa_bench.base.errors import (
     StorageError,
 )
 from medusa_bench.results import folders
+from medusa_bench.results.codec import encode_row
 from medusa_bench.results.rows import Grid, Provenance, Row, Skip
 from tests.builders.samples import BLANK, ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
 from tests.builders.strategies import rows
@@ -219,6 +222,44 @@ def test_merging_writes_run_json_a_fixed_number_of_times_and_compares_no_pairs(
     assert len(run.roofs) == count
     assert len(writes) == 2
     assert len(compared) < 4 * count
+
+
+def test_run_json_never_grows_past_what_is_read_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, measured(TASKS[0]))
+    size = (tmp_path / folders.RUN_FILE).stat().st_size
+    monkeypatch.setattr(folders.limits, "RUN_BYTES", size)
+    with (
+        folders.Writer(tmp_path, ENVIRONMENT) as writer,
+        pytest.raises(StorageError, match=r"run\.json would come to over"),
+    ):
+        writer.add_roofs(ROOFS)
+    assert (tmp_path / folders.RUN_FILE).stat().st_size == size
+    assert len(folders.load(tmp_path).rows) == 1
+
+
+@pytest.mark.parametrize("reason", ["\x1b[31mout of\x07 memory\r", "x" * 9000])
+def test_a_row_whose_text_cannot_be_shown_is_merged_once(tmp_path: Path, reason: str) -> None:
+    row = failed(TASKS[0], reason=reason)
+    line = replace_text(encode_row(failed(TASKS[0], reason="REASON")), reason)
+    for name, content in (("written", encode_row(row)), ("foreign", line)):
+        source = write(tmp_path / name)
+        points_file(source).write_bytes(content)
+        for _ in range(3):
+            merged = folders.merge([folders.load(source)], tmp_path / f"{name}-merged")
+        assert len(merged.rows) == 1
+        assert points_file(merged.path).read_bytes().count(b"\n") == 1
+
+
+def replace_text(line: bytes, text: str) -> bytes:
+    """A row of another writer, who stores text as it is."""
+    record = json.loads(line)
+    del record["check"]
+    record["reason"] = text
+    body = json.dumps(record, separators=(",", ":")).encode()[:-1]
+    digest = hashlib.sha256(body).hexdigest()[:16].encode()
+    return body + b',"check":"' + digest + b'"}\n'
 
 
 def test_waiting_for_a_lock_takes_under_a_second(

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medusa_bench.results.codec import Run
 from medusa_bench.results.differences import Change, differences, judge
@@ -119,6 +122,25 @@ def test_rounds_measured_while_the_roofs_moved_are_left_out_or_doubted() -> None
     summaries = results(kept, roofs=[*looks, moved]).summaries
     assert summaries[steady].latency_s == 1e-4 and not summaries[steady].flags
     assert summaries[drifting].flags == (QualityFlag.DRIFTED,)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=9),
+    st.lists(st.integers(0, 9), min_size=1, max_size=9),
+)
+def test_a_round_is_doubted_where_it_lies_in_any_moving_interval_of_any_shard(
+    looked: list[tuple[int, bool]], started: list[int]
+) -> None:
+    looks = [Roofs({GRID.dtypes[0]: 2e14 if high else 1e14}, 2e12, at_s) for at_s, high in looked]
+    kept = [measured(task, started_at_s=at_s) for task, at_s in zip(TASKS, started, strict=False)]
+    summaries = results(kept, roofs=looks).summaries
+    for row in kept:
+        moving = any(
+            before.measured_at_s <= row.started_at_s < after.measured_at_s
+            and before.peak_flops_per_s != after.peak_flops_per_s
+            for before, after in pairwise(looks)
+        )
+        assert (QualityFlag.DRIFTED in summaries[row.task].flags) == moving
 
 
 @pytest.mark.parametrize("reasons", [("first", "second"), ("second", "first")])
