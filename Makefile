@@ -4,7 +4,7 @@ BUDGET ?= 15min
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint accuracy figures demo-generate bench evidence evidence-figures clean
+.PHONY: sweep test lint accuracy fuzz figures demo-generate bench evidence evidence-figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -22,6 +22,9 @@ lint: .venv/.installed-dev  ## format, style, types, layers
 
 accuracy: .venv/.installed-dev  ## how far predictions are from published measurements; fails where one is worse
 	$(BIN)/python -m tools.accuracy
+
+fuzz: .venv/.installed-dev  ## read 50,000 damaged files of every kind; fails where one ends in a traceback
+	$(BIN)/python -m tools.fuzz
 
 figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
 	$(BIN)/python -m tools.gallery

@@ -1,5 +1,7 @@
-"""JSON as we accept it from files: one object, finite numbers, no key twice, printable text."""
+"""JSON and CSV as we accept them from files: finite numbers, no name twice, whole rows."""
 
+import csv
+import io
 import json
 import math
 from typing import Any, NoReturn
@@ -28,6 +30,27 @@ def parse_object(raw: bytes, *, where: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidFileError(f"{where} holds no JSON object.")
     return value
+
+
+def parse_csv(text: str, *, where: str) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """The columns' names and the rows of a CSV, every cell a text.
+
+    Raises InvalidFileError, naming `where` and the row, for what is no such table: a column named
+    twice, a row of fewer or more cells.
+    """
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    rows: list[dict[str, str]] = []
+    try:
+        names = tuple(reader.fieldnames or ())
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InvalidFileError(f"{where}: the column {twice[0][:80]!r} stands twice.")
+        for number, row in enumerate(reader, 1):
+            if None in row or None in row.values():
+                raise InvalidFileError(f"{where}, row {number} has not {len(names)} cells.")
+            rows.append(row)
+    except csv.Error as error:
+        raise InvalidFileError(f"{where}, line {reader.line_num} is no CSV: {error}.") from None
+    return names, rows
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:

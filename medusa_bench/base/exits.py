@@ -18,10 +18,13 @@ def printable(text: str) -> str:
 
 
 def csv_cell(value: Value) -> Value | str:
-    """Text that a spreadsheet would run as a formula gets an apostrophe; numbers are left alone."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
+    """Text that a spreadsheet would run as a formula gets an apostrophe; numbers are left alone.
+
+    What is no character to be seen becomes "?": a table also goes to terminals.
+    """
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else "") + printable(value)
 
 
 def markdown_cell(text: str) -> str:

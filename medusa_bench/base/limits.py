@@ -22,6 +22,8 @@ POINTS_BYTES = 8 * GIB
 POINTS = 20_000_000  # logical points of a grid or a results folder
 LIST_NUMBERS = 100_000  # numbers that a list such as 1-4096:+1 comes to
 CANDIDATES = 65_536  # nodes of a tree, drafted tokens, places of an acceptance
+LAYERS = 2_000  # of a model that is loaded; the deepest that are published have some 200
+PATHS = 65_536  # paths of a table of how often guesses are right together
 TABLE_CELLS = 50_000_000  # cells of a table of latencies, after decompression
 
 

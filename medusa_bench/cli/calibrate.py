@@ -59,14 +59,14 @@ def command(**options: Any) -> None:
         console.print_json({**document, "path": path and str(path)})
         return
     parameters = calibration.parameters
-    click.echo(f"{calibration.device}, {calibration.timing} times, from {calibration.source}")
-    click.echo(f"  launch                {console.duration(parameters.launch_s)}")
-    click.echo(f"  bandwidth efficiency  {parameters.bandwidth_efficiency:.3f}")
-    click.echo(f"  compute efficiency    {parameters.compute_efficiency:.3f}")
-    click.echo(f"  points                {calibration.num_points:,}")
-    click.echo(f"  error                 {100 * calibration.error:.1f} % ({calibration.evidence})")
+    console.say(f"{calibration.device}, {calibration.timing} times, from {calibration.source}")
+    console.say(f"  launch                {console.duration(parameters.launch_s)}")
+    console.say(f"  bandwidth efficiency  {parameters.bandwidth_efficiency:.3f}")
+    console.say(f"  compute efficiency    {parameters.compute_efficiency:.3f}")
+    console.say(f"  points                {calibration.num_points:,}")
+    console.say(f"  error                 {100 * calibration.error:.1f} % ({calibration.evidence})")
     if path is not None:
-        click.echo(f"Written to {path}", err=True)
+        console.say(f"Written to {path}", err=True)
 
 
 def _command_line() -> str:

@@ -72,7 +72,7 @@ def command(results: Path | None, gpu: str | None, smallest: float, **options: A
         )
         return
     if not lines:
-        click.echo(f"No step of {smallest:g} % or more in {len(found)} curves.")
+        console.say(f"No step of {smallest:g} % or more in {len(found)} curves.")
         return
     header = ("model", "operators", "dtype", "timing", "rows", "then", "step", "latency", "then")
     console.stdout().print(

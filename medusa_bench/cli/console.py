@@ -14,7 +14,17 @@ from rich.text import Text
 from medusa_bench.base.exits import printable
 from medusa_bench.base.quantities import duration, si, significant
 
-__all__ = ["duration", "print_json", "si", "significant", "stderr", "stdout", "table", "warn"]
+__all__ = [
+    "duration",
+    "print_json",
+    "say",
+    "si",
+    "significant",
+    "stderr",
+    "stdout",
+    "table",
+    "warn",
+]
 
 
 class _Console(Console):
@@ -34,6 +44,11 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Progress, warnings and hints go here."""
     return _Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """A line as it is, however long; err: progress and hints."""
+    click.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:

@@ -259,12 +259,12 @@ def _write(
     if options["as_json"]:
         console.print_json(summary)
         return ExitCode.OK
-    click.echo(
+    console.say(
         f"{plan.num_points:,} points ({len(estimates):,} distinct) predicted for "
         f"{environment.device}, {len(plan.skips):,} do not fit in memory: {path}"
     )
     for source, count in summary["sources"].items():
-        click.echo(f"  {count:,} from {source}")
+        console.say(f"  {count:,} from {source}")
     return ExitCode.OK
 
 

@@ -11,6 +11,7 @@ import click
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import csv_cell, markdown_cell
 from medusa_bench.base.files import replace_file, writing
+from medusa_bench.cli import console
 from medusa_bench.cli.options import Number
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def print_folder(folder: str, *, as_json: bool) -> None:
     results = _load(folder)
     points = results.points()
     if as_json:
-        click.echo(json.dumps(_document(results, points), indent=1, allow_nan=False))
+        console.print_json(_document(results, points))
     else:
         _show(results, points)
 
@@ -90,7 +91,7 @@ def merge(folders: tuple[str, ...], output: str) -> None:
             f"{num_rows - num_distinct} rows are of a task and round that another folder has too: "
             "the earliest measurement stands."
         )
-    click.echo(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
+    console.say(f"{output}: {len(merged.rows)} rows, from {num_rows} in {len(sources)} folders.")
 
 
 @command.command(epilog="Example: medusa-bench results diff results/before results/after")
@@ -135,10 +136,10 @@ def diff(before: str, after: str, threshold: float, show_all: bool, as_json: boo
             "counts": {change: counts[change] for change in Change},
             "points": [_difference_record(each) for each in found],
         }
-        click.echo(json.dumps(document, indent=1, allow_nan=False))
+        console.print_json(document)
     else:
         _show_differences(found, show_all)
-        click.echo(
+        console.say(
             f"{compared} distinct points compared: "
             + ", ".join(f"{counts[change]} {change.replace('-', ' ')}" for change in Change)
             + "."
@@ -167,28 +168,27 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
             }
             for folder, results in zip(folders, checked, strict=True)
         ]
-        click.echo(json.dumps(document, indent=1, allow_nan=False))
+        console.print_json(document)
     else:
         for folder, results in zip(folders, checked, strict=True):
             for damage in results.damages:
-                click.echo(
+                console.say(
                     f"{folder}/{result_folders.POINTS_FILE}, line {damage.line_number}: "
                     f"{damage.reason}"
                 )
             torn = " and half a last line" if results.torn_bytes else ""
             state = f"damaged lines: {len(results.damages)}" if results.damages else "intact"
-            click.echo(f"{folder}: {len(results.rows)} rows{torn}, {state}.")
+            console.say(f"{folder}: {len(results.rows)} rows{torn}, {state}.")
     return ExitCode.ERROR if any(results.damages for results in checked) else ExitCode.OK
 
 
 def _load(folder: str) -> Results:
     """The folder's results, with a warning where lines are damaged."""
-    from medusa_bench.cli.console import warn
     from medusa_bench.results import folders as result_folders
 
     results = result_folders.load(folder)
     if results.damages:
-        warn(
+        console.warn(
             f"{folder}: damaged lines, left out: {len(results.damages)}; "
             f"`medusa-bench results verify {folder}` lists them."
         )
@@ -196,7 +196,6 @@ def _load(folder: str) -> Results:
 
 
 def _note(message: str) -> None:
-    from medusa_bench.cli import console
 
     console.stderr().print(f"Note: {message}", markup=False)
 
@@ -236,7 +235,6 @@ def _flag_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
 
 
 def _show(results: Results, points: Sequence[ResultPoint]) -> None:
-    from medusa_bench.cli import console
     from medusa_bench.results.flags import WORDS
 
     out = console.stdout()
@@ -268,7 +266,6 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:
-    from medusa_bench.cli import console
 
     environment = results.environment
     known = {
@@ -290,7 +287,6 @@ _OPERATOR_COLUMNS = (
 
 
 def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
-    from medusa_bench.cli import console
 
     groups: dict[tuple[str, ...], list[ResultPoint]] = {}
     for each in points:
@@ -398,7 +394,6 @@ _DIFF_COLUMNS = (
 
 
 def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
-    from medusa_bench.cli import console
     from medusa_bench.results.differences import Change
 
     dull = (Change.SAME, Change.ONLY_BEFORE, Change.ONLY_AFTER)
@@ -409,11 +404,10 @@ def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
         out = console.stdout()
         out.print(console.table(_DIFF_COLUMNS, [_difference_cells(each) for each in shown]))
         if len(shown) < len(told):
-            click.echo(f"... and {len(told) - len(shown)} more (--all).")
+            console.say(f"... and {len(told) - len(shown)} more (--all).")
 
 
 def _difference_cells(each: Difference) -> list[str]:
-    from medusa_bench.cli import console
 
     setting = each.point.setting
     return [

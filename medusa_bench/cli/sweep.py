@@ -150,7 +150,7 @@ def _dry_run(request: _Request, options: dict[str, Any]) -> int:
         console.print_json(document)
     else:
         for line in _plan_lines(request, plan, name, roofs, options["shard"]):
-            click.echo(line)
+            console.say(line)
     return ExitCode.OK
 
 
@@ -226,13 +226,13 @@ def _sweep(request: _Request, options: dict[str, Any]) -> int:
         ) as writer:
             code = _Sweep(request, options, plan, backend, writer).run()
     for death in backend.deaths:
-        click.echo(f"A worker died {death}; another one went on.", err=True)
+        console.say(f"A worker died {death}; another one went on.", err=True)
     print_folder(str(path), as_json=options["as_json"])
     if code in (ExitCode.INTERRUPTED, ExitCode.UNFINISHED):
         same = [a for a in arguments if a != "--retry-failed"]
         if options["output"] is None:
             same += ["-o", str(path)]
-        click.echo(f"Go on with: {shlex.join(['medusa-bench', *same])}", err=True)
+        console.say(f"Go on with: {shlex.join(['medusa-bench', *same])}", err=True)
     return code
 
 
@@ -269,21 +269,21 @@ class _Sweep:
     def run(self) -> ExitCode:
         left = self._left(retry_failed=self.options["retry_failed"])
         if not left:
-            click.echo(f"Nothing is left to measure in {self.writer.path}.", err=True)
+            console.say(f"Nothing is left to measure in {self.writer.path}.", err=True)
             return self._outcome()
-        click.echo("Measuring the roofs ...", err=True)
+        console.say("Measuring the roofs ...", err=True)
         roofs = self.backend.roofs(self.request.grid.dtypes)
         self.writer.add_roofs(roofs)
         device = self.backend.environment.device
         for line in _plan_lines(self.request, self.plan, device, roofs, self.options["shard"]):
-            click.echo(line, err=True)
+            console.say(line, err=True)
         num_done = self.request.num_rounds * len(self.plan.tasks) - len(left)
         resumed = f" ({num_done:,} rounds are there)" if num_done else ""
-        click.echo(f"  into        {self.writer.path}{resumed}", err=True)
+        console.say(f"  into        {self.writer.path}{resumed}", err=True)
         try:
             self._measure(left, roofs)
         except KeyboardInterrupt:
-            click.echo("Stopped; nothing measured is lost.", err=True)
+            console.say("Stopped; nothing measured is lost.", err=True)
             return ExitCode.INTERRUPTED
         return self._outcome()
 
@@ -317,7 +317,7 @@ class _Sweep:
 
     def _outcome(self) -> ExitCode:
         if self._left(retry_failed=False):
-            click.echo("The time is up; nothing measured is lost.", err=True)
+            console.say("The time is up; nothing measured is lost.", err=True)
             return ExitCode.UNFINISHED
         tasks = set(self.plan.tasks)
         failures = [row for row in self.writer.done.values() if isinstance(row, Failure)]

@@ -4,8 +4,6 @@ Each engine's form is a reader in one table. What is counted is weighted by the 
 counted over, never by the tokens drafted: a draft of one token is a step as one of five is.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medusa_bench.base import limits, ranges
-from medusa_bench.base.documents import parse_object
+from medusa_bench.base.documents import parse_csv, parse_object
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.files import read_text
 from medusa_bench.compare import trees
@@ -43,7 +41,7 @@ def load(path: Path) -> AcceptanceModel:
         if path.suffix == ".csv":
             return _from_csv(path, text)
         return from_text(text, where=str(path))
-    except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InvalidFileError(f"{path}: {str(error)[:200]}.") from None
 
 
@@ -70,8 +68,8 @@ def _from_json(path: Path, content: dict[str, Any]) -> AcceptanceModel:
 
 
 def _from_csv(path: Path, text: str) -> AcceptanceModel:
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if rows and {"num_candidates", "acceleration_rate"} <= set(rows[0]):
+    names, rows = parse_csv(text, where=str(path))
+    if {"num_candidates", "acceleration_rate"} <= set(names):
         table = sorted(
             (_size(r["num_candidates"]), ranges.FACTOR.of_text(r["acceleration_rate"]))
             for r in rows

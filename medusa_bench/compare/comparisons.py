@@ -264,7 +264,9 @@ _FIELDS = (
     _Field("bound", lambda row: row.bound or None, _or("", _text)),
     _Field("lossless", lambda row: row.lossless, lambda value: value is not False),
     _Field("engine", lambda row: row.engine or None, _or("", _text)),
-    _Field("half_width", lambda row: row.half_width, _or(None, ranges.FACTOR.of), on_page=False),
+    _Field(
+        "half_width", lambda row: row.half_width, _or(None, ranges.LOG_FACTOR.of), on_page=False
+    ),
     _Field(
         "interval_covers", lambda row: row.interval_covers or None, _or("", _text), on_page=False
     ),

@@ -4,8 +4,6 @@ A published row that cannot be expressed is counted with its reason. Engine cost
 ones, those fitted to another file, or those fitted with what is scored left out.
 """
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from medusa_bench.base import limits, ranges
+from medusa_bench.base.documents import parse_csv
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.base.files import read_text
 from medusa_bench.compare import acceptance, choosing, methods, serving, serving_fit
@@ -109,17 +108,17 @@ class Table:
 
 def read(path: Path) -> Table:
     """The file's rows. Raises InvalidFileError for a file that cannot be read as such a table."""
-    reader = csv.DictReader(io.StringIO(read_text(path, limits.TABLE_BYTES)))
-    missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
+    names, table = parse_csv(read_text(path, limits.TABLE_BYTES), where=str(path))
+    missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise InvalidFileError(
             f"{path} has no column {missing[0]!r}.",
             hint=f"published speedups are read from the columns {', '.join(_REQUIRED)}.",
         )
     rows, refused = [], Counter[str]()
-    for row in reader:
+    for row in table:
         try:
-            rows.append(_express({str(key): value or "" for key, value in row.items()}))
+            rows.append(_express(row))
         except _RefusedError as error:
             refused[str(error)] += 1
     return Table(rows, refused)
@@ -142,8 +141,8 @@ def _express(row: Mapping[str, str]) -> Published:
         target,
         _latency(row),
         _found(Dtype, row.get("dtype") or "float16", "dtype unknown"),
-        int(_number(row, "batch_size")),
-        int(_number(row, "seq_len")) if row.get("seq_len") else _DEFAULT_SEQ_LEN,
+        _whole(row, "batch_size"),
+        _whole(row, "seq_len") if row.get("seq_len") else _DEFAULT_SEQ_LEN,
         speedup,
     )
 
@@ -160,6 +159,13 @@ def _number(row: Mapping[str, str], name: str, absent: str = "") -> float:
         return ranges.FACTOR.of_text(row[name])
     except ValueError:
         raise _RefusedError(absent or f"no {name}") from None
+
+
+def _whole(row: Mapping[str, str], name: str) -> int:
+    number = _number(row, name)
+    if number < 1 or number != int(number):
+        raise _RefusedError(f"{name} is no whole number from 1 on")
+    return int(number)
 
 
 def _latency(row: Mapping[str, str]) -> LatencyModel:
@@ -181,8 +187,7 @@ def _method(row: Mapping[str, str], target: ModelShape) -> Method:
     usual = methods.METHODS[name].shapes
     printed = row.get("shape", "")
     draft_len, count = (
-        (int(_number(row, key)),) if row.get(key) else None
-        for key in ("draft_len", "num_candidates")
+        (_whole(row, key),) if row.get(key) else None for key in ("draft_len", "num_candidates")
     )
     if Kind.CHAIN in usual and printed != Kind.TREE:
         lengths = draft_len or (_USUAL_LENGTHS.get(name, 1),)

@@ -5,18 +5,16 @@ head 2, as the published Medusa trees write it; the root (the token already deci
 path and is never listed, but counts as a candidate.
 """
 
-import csv
 import heapq
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import prod
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medusa_bench.base import limits, ranges
-from medusa_bench.base.documents import JsonObject, parse_object
+from medusa_bench.base.documents import JsonObject, parse_csv, parse_object
 from medusa_bench.base.errors import InvalidFileError, UnknownNameError
 from medusa_bench.base.files import read_bytes, shipped
 
@@ -150,20 +148,29 @@ class JointFrequency:
 
     path_probability: Mapping[Path, float]
     name: str = "joint frequencies"
+    _children: dict[Path, list[tuple[Path, float]]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
+        if len(self.path_probability) > limits.PATHS:
+            raise ValueError(
+                f"{len(self.path_probability):,} paths are more than the {limits.PATHS:,} that are "
+                "read"
+            )
         for path, probability in self.path_probability.items():
+            if not 1 <= len(path) <= _MAX_DEPTH or min(path) < 0:
+                raise ValueError(f"{list(path)} is no path of 1 to {_MAX_DEPTH} ranks from 0 on")
             above = self.probability(path[:-1])
             if not 0 <= probability <= above + 1e-9:
                 raise ValueError(
                     f"{list(path)} has the probability {probability}, and the path it extends "
                     f"{above}"
                 )
+            self._children.setdefault(path[:-1], []).append((path, probability))
 
     def children(self, path: Path) -> Iterator[tuple[Path, float]]:
-        for longer, probability in self.path_probability.items():
-            if longer[:-1] == path and longer:
-                yield longer, probability
+        return iter(self._children.get(path, ()))
 
     def probability(self, path: Path) -> float:
         return self.path_probability.get(path, 0.0) if path else 1.0
@@ -323,7 +330,7 @@ def load_accuracy(name_or_path: str) -> HeadAccuracy | JointFrequency:
     where, raw = str(path), read_bytes(path, limits.TREE_BYTES)
     try:
         if path.suffix == ".csv":
-            return HeadAccuracy.from_cumulative(_from_csv(raw), path.stem)
+            return HeadAccuracy.from_cumulative(_from_csv(raw.decode(), where=where), path.stem)
         return accuracy_from_json(parse_object(raw, where=where), name=path.stem, where=where)
     except (ValueError, TypeError) as error:
         raise InvalidFileError(f"{where}: {error}.") from None
@@ -366,9 +373,9 @@ def accuracy_names() -> tuple[str, ...]:
     return tuple(_published()["cumulative_accuracy"])
 
 
-def _from_csv(raw: bytes) -> list[list[float]]:
+def _from_csv(text: str, *, where: str) -> list[list[float]]:
     heads: dict[int, dict[int, float]] = {}
-    for row in csv.DictReader(io.StringIO(raw.decode())):
+    for row in parse_csv(text, where=where)[1]:
         try:
             head, top_k = int(row["head"]), int(row["top_k"])
             heads.setdefault(head, {})[top_k] = ranges.SHARE.of_text(row["cumulative_accuracy"])

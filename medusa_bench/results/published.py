@@ -3,12 +3,11 @@
 The CSV keeps the printed figures; latencies follow from them and the operator table.
 """
 
-import csv
 import hashlib
-import io
 from pathlib import Path
 
 from medusa_bench.base import limits, ranges
+from medusa_bench.base.documents import parse_csv
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.base.files import read_bytes
 from medusa_bench.results.codec import PrintedTables, Run
@@ -18,7 +17,14 @@ from medusa_bench.specs import operators
 from medusa_bench.specs.operators import Point
 from medusa_bench.specs.settings import Setting
 
-_COLUMNS = "table batch_size seq_len num_candidates tflop_per_s operational_intensity".split()
+_COLUMNS = (
+    "table",
+    "batch_size",
+    "seq_len",
+    "num_candidates",
+    "tflop_per_s",
+    "operational_intensity",
+)
 
 
 def cells(folder: Path, run: Run) -> tuple[PrintedCell, ...]:
@@ -35,13 +41,16 @@ def cells(folder: Path, run: Run) -> tuple[PrintedCell, ...]:
             f"{path} is not the file that run.json names: its checksum differs.",
             hint="restore it from a copy; published results are never edited.",
         )
-    reader = csv.DictReader(io.StringIO(raw.decode("utf-8", "replace")))
-    if reader.fieldnames != _COLUMNS:
+    names, rows = parse_csv(raw.decode("utf-8", "replace"), where=str(path))
+    if names != _COLUMNS:
         raise InvalidFileError(f"{path}: the columns are not {', '.join(_COLUMNS)}.")
-    try:
-        return tuple(_cell(row, run, run.printed) for row in reader)
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InvalidFileError(f"{path}, line {reader.line_num}: {error}") from None
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(_cell(row, run, run.printed))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidFileError(f"{path}, row {number}: {error}") from None
+    return tuple(found)
 
 
 def _cell(row: dict[str, str], run: Run, printed: PrintedTables) -> PrintedCell:

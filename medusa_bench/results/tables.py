@@ -4,8 +4,6 @@ A table has the columns dtype, m, n, k and latency_us, and optionally batch (1 w
 source, model and op. Whatever is not a finite number above zero is refused with its row.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medusa_bench.base import limits
+from medusa_bench.base import limits, ranges
+from medusa_bench.base.documents import parse_csv
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, UnknownNameError
 from medusa_bench.base.files import opened, read_text
 from medusa_bench.results import folders
@@ -206,7 +205,8 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> Observa
         _numbers(columns[name], name, where, whole=True) if name in columns else np.ones(rows)
         for name in SIZES
     ]
-    latency_s = _numbers(columns["latency_us"], "latency_us", where) * 1e-6
+    shortest_us = ranges.LATENCY_S.low * 1e6
+    latency_s = _numbers(columns["latency_us"], "latency_us", where, least=shortest_us) * 1e-6
     dtype = _texts(columns["dtype"])
     for value in np.unique(dtype):
         if value not in set(Dtype):
@@ -220,19 +220,21 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> Observa
     return Observations(Products(*sizes), dtype, latency_s, gpu, source, model, op)
 
 
-def _numbers(values: Sequence[Any], name: str, where: str, *, whole: bool = False) -> FloatArray:
+def _numbers(
+    values: Sequence[Any], name: str, where: str, *, whole: bool = False, least: float = 0.0
+) -> FloatArray:
     try:
         numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
         numbers = np.array([_float(value) for value in values])
-    wrong = ~(np.isfinite(numbers) & (numbers > 0) & (numbers < _MAX_SIZE))
+    wrong = ~(np.isfinite(numbers) & (numbers > least) & (numbers < _MAX_SIZE))
     if whole:
         wrong |= numbers != np.floor(numbers)
     if wrong.any():
         row = int(wrong.argmax())
         raise InvalidFileError(
             f"{where}, row {row + 1}: {name} is {str(values[row])[:40]!r}; it must be a "
-            f"{'whole' if whole else 'finite'} number above zero."
+            f"{'whole' if whole else 'finite'} number above {least:g}."
         )
     return numbers
 
@@ -250,21 +252,8 @@ def _texts(values: Sequence[Any]) -> Labels:
 
 
 def _csv(path: Path) -> dict[str, list[str]]:
-    text = read_text(path, limits.TABLE_BYTES)
-    try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        names = reader.fieldnames or []
-        if len(set(names)) != len(names):
-            raise InvalidFileError(f"{path}: a column's name stands twice.")
-        columns: dict[str, list[str]] = {name: [] for name in names}
-        for number, row in enumerate(reader, 1):
-            if None in row or None in row.values():
-                raise InvalidFileError(f"{path}, row {number} has not {len(names)} cells.")
-            for name, value in row.items():
-                columns[name].append(value)
-    except csv.Error as error:
-        raise InvalidFileError(f"{path} is no CSV: {error}.") from None
-    return columns
+    names, rows = parse_csv(read_text(path, limits.TABLE_BYTES), where=str(path))
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _parquet(path: Path) -> dict[str, Sequence[Any]]:

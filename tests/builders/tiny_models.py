@@ -1,4 +1,4 @@
-"""The small random Llama that several test modules decode with."""
+"""The small random Llama, and its words, that several test modules decode with."""
 
 from typing import Any
 
@@ -24,3 +24,16 @@ def tiny_llama(*, seed: int = 0, attention: str | None = None, **changes: Any) -
     if attention:
         config._attn_implementation = attention
     return LlamaForCausalLM(config).eval()
+
+
+WORDS = {"<unk>": 0, "a": 1, "b": 2}
+
+
+def tiny_tokenizer() -> Any:
+    """Of WORDS, between spaces."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")

@@ -305,3 +305,19 @@ def test_probability_of_a_path_is_the_product_along_it() -> None:
     assert rates.probability((1, 0)) == pytest.approx(prod((0.2, 0.4)))
     assert rates.probability((0, 1)) == 0.0  # a rank that no accuracy is known of
     assert rates.probability((0, 0, 0)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        ({(0,): 0.5, (0, -1): 0.1}, "is no path"),
+        ({(): 1.0}, "is no path"),
+        ({(0,) * (depth + 1): 0.5 for depth in range(65)}, "is no path"),
+        ({(rank,): 0.0 for rank in range(70_000)}, "70,000 paths are more than"),
+    ],
+)
+def test_tables_of_paths_that_no_tree_has_are_refused(
+    paths: dict[tuple[int, ...], float], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        JointFrequency(paths)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -12,24 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.decode.engine import hub, loading
-from tests.builders.tiny_models import tiny_llama
-
-WORDS = {"<unk>": 0, "a": 1, "b": 2}
+from medusa_bench.decode.study import prompts
+from tests.builders.tiny_models import tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A tiny model with a tokenizer, as saved by transformers."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(
-        tmp_path / "model"
-    )
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
     tiny_llama().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -80,14 +73,28 @@ def test_code_that_comes_with_a_model_is_refused_and_never_run(
     assert sys.stdin.read() == "y\n" * 100
 
 
-def test_template_that_reaches_for_more_than_the_text_is_refused_by_its_sandbox(
-    folder: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", r"unsafe|access"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "ended",
+        ),
+        ("{% for message in messages %}", "cannot be used"),
+        ("{{ messages[7].content.upper() }}", "cannot be used"),
+    ],
+    ids=["reaches", "loops", "unfinished", "of others"],
+)
+def test_a_template_that_does_more_than_lay_out_the_text_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str
 ) -> None:
-    reach = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    changed(folder / "tokenizer_config.json", chat_template=reach)
+    monkeypatch.setattr(prompts, "_TEMPLATE_S", 0.05)
+    changed(folder / "tokenizer_config.json", chat_template=template)
     _, tokenizer = loading.load(str(folder))
-    with pytest.raises(Exception, match=r"unsafe|access"):
-        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    with pytest.raises(InvalidFileError, match=said):
+        prompts.token_ids(tokenizer, [{"role": "user", "content": "a"}])
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_missing_weights_are_named_and_not_made_up(folder: Path) -> None:

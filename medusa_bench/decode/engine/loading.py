@@ -78,7 +78,7 @@ def load(
         more["gguf_file"] = path.name
         hint = "a GGUF file needs: pip install gguf accelerate"
     else:
-        _refuse_own_code(folder, name)
+        _refuse_what_is_not_run(folder, name)
     with told_as(f"{name} cannot be loaded", hint=hint), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **more)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -105,12 +105,21 @@ _NAMING_FILES = ("config.json", "tokenizer_config.json", "processor_config.json"
 _CODE_FILES = ("custom_generate/generate.py",)
 
 
-def _refuse_own_code(folder: Path, name: str) -> None:
-    """A model that needs its own code would be another one without it."""
+def _refuse_what_is_not_run(folder: Path, name: str) -> None:
+    """A model that needs its own code would be another one without it.
+
+    Nor is one taken on that would be built for ever: its layers are made before its weights are
+    looked at.
+    """
     for file in _NAMING_FILES:
         path = folder / file
         if path.exists():
             content = parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path))
+            layers = content.get("num_hidden_layers", content.get("n_layer"))
+            if isinstance(layers, int) and layers > limits.LAYERS:
+                raise InvalidFileError(
+                    f"{path} asks for more layers than the {limits.LAYERS:,} that are loaded."
+                )
             if own := content.get("auto_map"):
                 named = own.values() if isinstance(own, dict) else [own]
                 text = ", ".join(sorted({str(each)[:80] for each in named}))

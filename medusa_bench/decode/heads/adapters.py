@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from medusa_bench.base import limits
 from medusa_bench.base.documents import JsonObject, parse_object
-from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError, told_as
 from medusa_bench.base.files import read_bytes, write_whole
 
 HINT = "pip install 'medusa-bench[train]'"
@@ -91,14 +91,9 @@ def load(path: str | Path, model: Any) -> Any:
     """
     folder = Path(path)
     config, weights = _config(folder), _weights(folder, model)
-    try:
+    with told_as(f"{folder} does not fit this model", hint="was it made for this model?"):
         adapted = wrapped(model, **{key: config[key] for key in _USED if key in config})
         result = _peft().set_peft_model_state_dict(adapted, weights)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        sentence = str(error).strip().splitlines()[0][:200]
-        raise InvalidFileError(
-            f"{folder} does not fit this model: {sentence}", hint="was it made for this model?"
-        ) from None
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
         odd = (missing or result.unexpected_keys)[0]

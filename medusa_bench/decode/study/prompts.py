@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medusa_bench.base import limits
+from medusa_bench.base.deadlines import within
 from medusa_bench.base.documents import JsonObject, parse_object
-from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.errors import InvalidFileError, told_as
 from medusa_bench.base.files import read_bytes
 
 # Written for this project, ten in each of the categories of MT-Bench (arXiv 2306.05685).
@@ -16,6 +17,7 @@ OWN_TEXT = "answers to our 80 prompts"
 
 _MAX_PROMPTS = 100_000
 _MAX_TURNS = 64
+_TEMPLATE_S = 2.0  # it takes milliseconds
 _HINT = (
     "one JSON object a line with turns (MT-Bench, Spec-Bench), or a list of objects with "
     "instruction (AlpacaEval)."
@@ -83,12 +85,19 @@ def _prompt(entry: Any, where: str, number: int) -> Prompt:
 
 
 def token_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    """A conversation as the model wants it: its chat template, or plain text where it has none."""
+    """A conversation as the model wants it: its chat template, or plain text where it has none.
+
+    Raises InvalidFileError where the template is damaged, or loops on.
+    """
     if tokenizer.chat_template is None:
         text = "\n\n".join(message["content"] for message in messages)
         ids: list[int] = tokenizer(text)["input_ids"]
         return ids
-    made = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    with (
+        told_as("The model's chat template cannot be used"),
+        within(_TEMPLATE_S, f"The model's chat template has not ended after {_TEMPLATE_S:g} s."),
+    ):
+        made = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(made["input_ids"])
 
 
