@@ -170,7 +170,7 @@ def _row(record: JsonObject) -> Row:
             task,
             _count(take("round_index")),
             _word(FailureKind, take("failure")),
-            _text(take("reason")),
+            _message(take("reason")),
             ranges.TIME_S.of(take("started_at_s")),
         )
     elif kind == "estimate":
@@ -179,7 +179,7 @@ def _row(record: JsonObject) -> Row:
             ranges.LATENCY_S.of(take("latency_s")),
             ranges.LATENCY_S.of(take("low_s")),
             ranges.LATENCY_S.of(take("high_s")),
-            _text(take("source")),
+            _message(take("source")),
         )
         ranges.ordered((row.low_s, row.latency_s, row.high_s), "low, latency and high")
     else:
@@ -248,7 +248,7 @@ def _run(record: JsonObject) -> Run:
         provenance=_word(Provenance, take("provenance")),
         environment=_environment(take("environment")),
         roofs=tuple(_roofs(each) for each in _list(take("roofs"))),
-        commands=tuple(_text(each) for each in _list(take("commands"))),
+        commands=tuple(_message(each) for each in _list(take("commands"))),
         grids=tuple(_grid(each) for each in _list(take("grids"))),
         skips=tuple(_skip(each) for each in _list(take("skips"))),
         printed=_optional(_printed, take("printed")),
@@ -266,7 +266,7 @@ def _environment(record: Any) -> Environment:
         _optional(_count, record[name])
     _count(record["memory_bytes"])
     _optional(ranges.COUNT.of, record["power_limit_w"])
-    return Environment(**record, details={name: _text(value) for name, value in details.items()})
+    return Environment(**record, details={name: _message(value) for name, value in details.items()})
 
 
 def _roofs(record: Any) -> Roofs:
@@ -319,7 +319,7 @@ def _skip(record: Any) -> Skip:
     take = dict(_object(record)).pop
     sizes = {name: _count(size, 1) for name, size in _object(take("product")).items()}
     task = Task(Product(**sizes), _word(Dtype, take("dtype")), _word(Timing, take("timing")))
-    return Skip(task, _text(take("reason")))
+    return Skip(task, _message(take("reason")))
 
 
 def _printed(record: Any) -> PrintedTables:
@@ -388,7 +388,12 @@ def _list(value: Any, least: int = 0, most: int = 1 << 20) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{ranges.shortly(value)} is no text")
-    return _storable(value)  # as it would be written: a row merged again equals itself
+    return value
+
+
+def _message(value: Any) -> str:
+    """Text as it would be written, so that a row of another writer's merges into itself."""
+    return _storable(_text(value))
 
 
 def _word(words: type[Word], value: Any) -> Word:
