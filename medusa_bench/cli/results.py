@@ -10,7 +10,7 @@ import click
 
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import csv_cell, markdown_cell
-from medusa_bench.base.files import replace_file, writing
+from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import Number
 
@@ -353,8 +353,7 @@ def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
 def _write(output: str, content: bytes) -> None:
     from pathlib import Path
 
-    with writing(Path(output)):
-        replace_file(Path(output), content)
+    write_whole(Path(output), content)
 
 
 # -- diff ---------------------------------------------------------------------------------------

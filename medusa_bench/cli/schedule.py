@@ -8,7 +8,7 @@ import click
 
 from medusa_bench.base import limits
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import read_text, replace_file, writing
+from medusa_bench.base.files import read_text, write_whole
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON, Number, Whole
 from medusa_bench.compare.methods import Asked
@@ -150,8 +150,7 @@ def command(
         schedule, schedules.ServingEngine(engine), method, served_model or model, served_draft or ""
     )
     if output:
-        with writing(output):
-            replace_file(output, written.encode())
+        write_whole(output, written.encode())
     if as_json:
         console.print_json(
             {

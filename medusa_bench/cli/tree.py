@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.base.files import replace_file, writing
+from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console, simulation
 from medusa_bench.cli.options import JSON, Whole
 
@@ -202,8 +202,7 @@ def _write(
 ) -> None:
     if output.suffix == ".json":
         paths = json.dumps([list(path) for path in tree.paths])
-        with writing(output):
-            replace_file(output, f"{paths}\n".encode())
+        write_whole(output, f"{paths}\n".encode())
         return
     from medusa_bench.report import comparison
 

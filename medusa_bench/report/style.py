@@ -4,6 +4,7 @@ Colours are told apart by colour-blind readers and by lightness in grey print; m
 they say. Use: `with style.applied(): figure, axes = style.figure(...); ...; style.save(...)`.
 """
 
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.base.files import writing
+from medusa_bench.base.files import write_whole
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.operators import SERIES
 from medusa_bench.specs.settings import Phase
@@ -136,9 +137,9 @@ def save(figure: Figure, path: str | Path) -> Path:
             f"{path} ends in none of {', '.join(SUFFIXES)}.",
             hint="the ending chooses the format.",
         )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata=_NO_DATES[suffix])
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix[1:], metadata=_NO_DATES[suffix])
+    write_whole(path, content.getvalue())
     return path
 
 
