@@ -33,7 +33,7 @@ from medusa_bench.base import limits
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import printable
 from medusa_bench.base.files import read_text
-from medusa_bench.compare import schedules, studies
+from medusa_bench.compare import schedule_files, studies
 from medusa_bench.decode.study import prompts
 from medusa_bench.predict import calibration_files
 
@@ -426,7 +426,7 @@ def quick_kinds() -> Iterator[Kind]:
             )
         },
         lambda path: (
-            schedules.read(read_text(path, limits.COMPARISON_BYTES), where=str(path)) and None
+            schedule_files.read(read_text(path, limits.COMPARISON_BYTES), where=str(path)) and None
         ),
         command("schedule", "--check", "{}", "--max-batch-size", "4"),
     )
@@ -456,7 +456,7 @@ def quick_kinds() -> Iterator[Kind]:
 
 
 def _read_schedule(path: Path) -> None:
-    schedules.read(read_text(path, limits.COMPARISON_BYTES), where=str(path))
+    schedule_files.read(read_text(path, limits.COMPARISON_BYTES), where=str(path))
 
 
 def _of_files(

@@ -46,9 +46,10 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @click.option(
     "--tolerance",
     type=Number(0, 0.5),
-    default=0.0,
+    default=0.02,
     show_default=True,
-    help="Share of the speedup that a batch size may give up so that spans are fewer.",
+    help="Share of the speedup that a batch size may give up so that spans are fewer; less is "
+    "within any interval.",
 )
 @simulation.COST
 @simulation.HEADS
@@ -94,7 +95,7 @@ def command(
     Covers batch sizes 1 to the largest; off where speculation does not pay. --check reads such a
     file back and simulates it beside always-on and always-off.
     """
-    from medusa_bench.compare import choosing, named, schedules
+    from medusa_bench.compare import choosing, methods, named, schedule_files, schedules
     from medusa_bench.compare.acceptance import Constant, caveats
     from medusa_bench.compare.passes import Block
     from medusa_bench.compare.simulation import simulate
@@ -102,6 +103,7 @@ def command(
     from medusa_bench.specs.dtypes import Dtype
 
     target = models.load(model)
+    method = methods.find(method)
     request = choosing.Request(
         (method,),
         (draft,) if draft else (),
@@ -125,7 +127,7 @@ def command(
     for words in warnings:
         console.warn(words)
     read = (
-        schedules.read(read_text(check, limits.COMPARISON_BYTES), where=str(check))
+        schedule_files.read(read_text(check, limits.COMPARISON_BYTES), where=str(check))
         if check
         else None
     )
@@ -142,30 +144,35 @@ def command(
         ),
         block=Block(block or "full"),
     )
-    schedule = read or schedules.plan(rows, margin, tolerance)
+    schedule, written = read, None
+    if schedule is None:
+        if methods.METHODS[method].uses_draft_model and not served_draft:
+            served_draft = draft or variants[0].method.drafts[0].shape.name
+        written = schedule_files.write(
+            schedules.plan(rows, margin, tolerance),
+            schedule_files.ServingEngine(engine),
+            schedule_files.Served(method, served_model or model, served_draft or ""),
+            always=schedules.best_constant(rows),
+        )
+        schedule = written.means
     replay = schedules.replay(schedule, rows)
-    if method == "draft-model":
-        served_draft = served_draft or draft
-    written = schedules.write(
-        schedule, schedules.ServingEngine(engine), method, served_model or model, served_draft or ""
-    )
-    if output:
-        write_whole(output, written.encode())
+    if output and written:
+        write_whole(output, written.text.encode())
     if as_json:
+        drafts = variants[0].method.drafts
         console.print_json(
             {
                 "warnings": warnings,
+                "notes": written.notes if written else [],
                 "device": latency.device,
                 "latency_model": latency.name,
                 "method": method,
                 "model": target.name,
-                "draft": variants[0].method.drafts[0].shape.name
-                if variants[0].method.drafts
-                else None,
+                "draft": drafts[0].shape.name if drafts else None,
                 "seq_len": seq_len,
                 "margin": margin,
                 "engine": engine,
-                "written": written,
+                "written": written.text if written else None,
                 "spans": [
                     [span.first_batch, span.last_batch, span.draft_len] for span in schedule.spans
                 ],
@@ -182,18 +189,13 @@ def command(
             }
         )
         return
-    if check:
+    if written is None:
         console.stdout().print(_replay_table(schedule, replay))
     else:
-        click.echo(written, nl=False)
+        click.echo(written.text, nl=False)
+        for note in written.notes:
+            console.stderr().print(f"Note: {note}", markup=False)
     _print_hints(schedule, replay, rows)
-    simpler = schedules.plan(rows, margin, 0.01)
-    if not (read or tolerance) and 2 * len(simpler.spans) <= len(schedule.spans):
-        console.stderr().print(
-            f"Hint: {len(schedule.spans)} spans; --tolerance 0.01 makes do with "
-            f"{len(simpler.spans)} and gives up at most 1 %.",
-            markup=False,
-        )
 
 
 def _replay_table(schedule: "Schedule", replay: "Sequence[Replay]") -> object:

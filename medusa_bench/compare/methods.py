@@ -199,6 +199,11 @@ class Row:
         return frozenset(found)
 
     @property
+    def needs_draft_weights(self) -> bool:
+        """Whether weights beside the target's draft: a model's, or layers trained for it."""
+        return self.uses_draft_model or ("draft_layers" in self.takes and not self.needs_mtp_layers)
+
+    @property
     def engines(self) -> Mapping[str, str]:
         return self.served_by or {}
 

@@ -344,7 +344,7 @@ def test_schedule_is_written_and_checked_again(mb: Run, engine: str, tmp_path: P
     replay = json.loads(out)["replay"]
     assert [point["batch_size"] for point in replay] == list(range(1, 33))
     for point in replay:
-        assert point["speedup"] >= max(1.0, point["always_on_speedup"])
+        assert point["speedup"] >= max(1.0, 0.98 * point["always_on_speedup"])
 
 
 def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
@@ -352,7 +352,8 @@ def test_schedule_names_what_the_engine_loads(mb: Run) -> None:
         "schedule", "--method", "eagle-3", "--acceptance", "chain:0.7", "--max-batch-size", "4",
         "--served-model", "org/target", "--served-draft", "org/eagle3",
     )  # fmt: skip
-    assert json.loads(out)["model"] == "org/eagle3"
+    assert out.startswith("vllm serve org/target ")
+    assert '"model": "org/eagle3"' in out
 
 
 def test_compare_and_schedule_agree_on_what_an_engine_counted(mb: Run, tmp_path: Path) -> None:
@@ -367,7 +368,9 @@ def test_compare_and_schedule_agree_on_what_an_engine_counted(mb: Run, tmp_path:
     )
     common = ["--acceptance", str(counted), "--gpu", "slow", "--draft-len", "1..5:+1", "--json"]
     for method in ("draft-model", "eagle-3", "mtp"):
-        _, out, _ = mb("schedule", "--method", method, "--max-batch-size", "32", *common)
+        _, out, _ = mb(
+            "schedule", "--method", method, "--max-batch-size", "32", "--tolerance", "0", *common
+        )
         planned = {point["batch_size"]: point for point in json.loads(out)["replay"]}
         batches = ["-b", "1,2,8,32", "--engine", "vllm"]
         (device,) = json.loads(mb("compare", "--method", method, *batches, *common)[1])["devices"]
