@@ -203,6 +203,7 @@ def _run_real(
     request: "Request", arguments: Sequence[str], draft_grid: Path | None, *, as_json: bool
 ) -> None:
     from medusa_bench.decode.study import setup, variants
+    from medusa_bench.decode.study.study import judged
 
     loaded = setup.load(request)
     study = loaded.study
@@ -231,7 +232,7 @@ def _run_real(
         rates=chosen.rates,
         rate_source=loaded.rate_source,
     )
-    verdict = generation_tables.verdict(rows)
+    verdict = judged(rows)
     if draft_grid:
         _draw(rows, study, draft_grid)
     if as_json:
@@ -253,17 +254,12 @@ def _run_real(
 
 
 def _run_rounds(study: "GenerationStudy", chosen: "Variants", num_rounds: int) -> "list[BatchRun]":
-    from medusa_bench.measure.host import Usage
-
     runs = []
-    before = Usage.now()
     total = num_rounds * study.num_batches() * len(chosen.variants)
     with progress("Generating", total) as advance:
         for one in study.run_rounds(chosen.variants, num_rounds):
             runs.append(one)
             advance(1)
-    if before.was_contended(Usage.now()):
-        console.warn("others used the CPU meanwhile: times are too long, and speedups uncertain.")
     return runs
 
 

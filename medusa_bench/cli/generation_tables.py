@@ -1,4 +1,4 @@
-"""What a comparison by generation says: tables, and a verdict in words."""
+"""What a comparison by generation says, in tables."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -218,31 +218,3 @@ def _difference_table(rows: "Sequence[Row]") -> Any:
     ]
     columns = ["method", "prompt", "new token", "token ids", "logit gap"]
     return console.table(columns, cells, "First differences from vanilla (a gap near 0 is a tie)")
-
-
-def verdict(rows: "Sequence[Row]") -> list[str]:
-    """What the rounds say: does anything pay, and is vanilla itself a fair baseline?"""
-    variants = [row for row in rows[1:] if not row.is_library]
-    words = [
-        f"vanilla: {row.tokens_per_s and rows[0].tokens_per_s / row.tokens_per_s:.2f}x the "
-        f"tokens/s of transformers' generate() in the same rounds."
-        for row in rows
-        if row.is_library
-    ]
-    if not variants:
-        return words
-    row = max(variants, key=lambda one: one.generated.speedup)
-    low, high = min(row.speedups), max(row.speedups)
-    name = row.generated.method
-    spread = f"{row.generated.speedup:.2f}x (rounds {low:.2f} to {high:.2f})"
-    if len(row.speedups) < 2:
-        words.append(
-            f"Generated: {name} is the best at {row.generated.speedup:.2f}x, of one round."
-        )
-    elif low > 1:
-        words.append(f"Generated: {name} pays, {spread}.")
-    elif high > 1:
-        words.append(f"Generated: undecided; {name} is the best at {spread}.")
-    else:
-        words.append(f"Generated: nothing pays; {name} is the best at {spread}.")
-    return words

@@ -206,6 +206,11 @@ class Usage:
             sum(times[cpu].steal_s for cpu in allowed_cpus() & times.keys()),
         )
 
+    def taken_share(self, later: "Usage") -> float:
+        """The share of the time between two readings in which others had the processor."""
+        elapsed_s = max(later.at_s - self.at_s, 1e-9)
+        return (later.waited_s - self.waited_s + later.steal_s - self.steal_s) / elapsed_s
+
     def was_contended(self, later: "Usage") -> bool:
         """Whether others took the processor away for over 2 % of the time between two readings.
 

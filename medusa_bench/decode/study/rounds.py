@@ -17,6 +17,7 @@ from medusa_bench.compare.comparisons import Generation
 from medusa_bench.decode.engine.clock import Clock, now_s
 from medusa_bench.decode.engine.engine import Finish, Output, Step
 from medusa_bench.decode.engine.model import DecoderModel
+from medusa_bench.measure.host import Usage
 from medusa_bench.specs.dtypes import Dtype
 
 Texts = Sequence[Sequence[int]]
@@ -52,6 +53,7 @@ class BatchRun:
     questions: tuple[int, ...]  # which of the questions, in the order of the output's sequences
     output: Output
     energy_j: float | None = None
+    taken_share: float = 0.0  # of its time, in which others had the processor
 
 
 def batches(questions: Sequence[Question], batch_size: int) -> list[tuple[int, ...]]:
@@ -73,6 +75,7 @@ def run_rounds(
     batch_size: int = 1,
     seed: int = 0,
     energy_j: Callable[[], float | None] = lambda: None,
+    usage: Callable[[], Usage] = Usage.now,
 ) -> Iterator[BatchRun]:
     """Every batch by every variant, round by round; variants in another order for each batch, so
     that a machine that slows down slows all of them. A first batch, not counted, warms each up."""
@@ -85,11 +88,12 @@ def run_rounds(
         for group in groups:
             prompts = [questions[index].token_ids for index in group]
             for variant in dice.sample(variants, len(variants)):
-                before_j = energy_j()
+                before_j, before = energy_j(), usage()
                 output = variant.answer(prompts)
-                after_j = energy_j()
+                after, after_j = usage(), energy_j()
                 spent_j = None if before_j is None or after_j is None else after_j - before_j
-                yield BatchRun(variant.name, round_index, group, output, spent_j)
+                taken = before.taken_share(after)
+                yield BatchRun(variant.name, round_index, group, output, spent_j, taken)
 
 
 def library_answer(

@@ -36,6 +36,7 @@ from medusa_bench.decode.engine.rules import AcceptanceRule
 from medusa_bench.decode.methods.medusa import Heads
 from medusa_bench.decode.methods.speculative import Speculative
 from medusa_bench.decode.study import rounds
+from medusa_bench.decode.study.judging import Candidate, Paired, paired, verdict
 from medusa_bench.decode.study.operator_times import ModelTimes
 from medusa_bench.decode.study.rounds import BatchRun, Difference, GeneratedVariant, Question
 from medusa_bench.results.rows import Provenance
@@ -196,6 +197,8 @@ class Row:
     gap: Gap | None
     is_library: bool
     sampled: bool  # at a temperature: texts cannot be the same
+    over_vanilla: Paired | None = None
+    over_library: Paired | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -213,6 +216,8 @@ class Row:
             },
             "prefill_s": self.prefill_s,
             "speedups_by_round": list(self.speedups),
+            "paired_over_vanilla": self.over_vanilla.as_dict() if self.over_vanilla else None,
+            "paired_over_library": self.over_library.as_dict() if self.over_library else None,
             "share_of_steps_accepting_at_least": list(self.survival),
             "joules_per_token": self.joules_per_token,
             "num_texts": self.num_texts,
@@ -337,6 +342,7 @@ class GenerationStudy:
             for variant in variants
         }
         baseline = by_variant[variants[0].name]
+        library = [one for each in variants if each.is_library for one in by_variant[each.name]]
         base = self._generation(variants[0], baseline)
         found = []
         for variant in variants:
@@ -375,6 +381,8 @@ class GenerationStudy:
                     else None,
                     is_library=variant.is_library,
                     sampled=sampled,
+                    over_vanilla=paired(own, baseline),
+                    over_library=paired(own, library),
                 )
             )
         return found
@@ -460,6 +468,17 @@ class GenerationStudy:
                 )
             )
         return tuple(found)
+
+
+def judged(rows: Sequence[Row]) -> list[str]:
+    """What the rounds decide, in words; the first row is the baseline."""
+    library = next((row.over_vanilla for row in rows if row.is_library), None)
+    candidates = [
+        Candidate(row.generated.method, row.over_vanilla, row.over_library)
+        for row in rows[1:]
+        if not row.is_library
+    ]
+    return verdict(candidates, library)
 
 
 def _gap(runs: Sequence[BatchRun], times: ModelTimes, drafting_s: float) -> Gap | None:
