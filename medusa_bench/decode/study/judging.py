@@ -4,12 +4,11 @@ A block is one batch of prompts in one round. Every method answers it within sec
 so that a machine that slows down slows both sides of a pair.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
-
-from scipy.stats import binom
 
 from medusa_bench.decode.study.rounds import BatchRun, decode_tokens_per_s
 
@@ -65,9 +64,21 @@ def paired(runs: Sequence[BatchRun], baseline: Sequence[BatchRun]) -> Paired | N
     ratios = sorted(quiet if len(quiet) >= len(contended) else [*quiet, *contended])
     if not ratios:
         return None
-    last = len(ratios) - 1
-    rank = max(0, int(binom.ppf(_QUANTILE, len(ratios), 0.5)) - 1)
-    return Paired(median(ratios), ratios[rank], ratios[last - rank], len(quiet), len(contended))
+    rank = _rank(len(ratios))
+    return Paired(median(ratios), ratios[rank], ratios[-1 - rank], len(quiet), len(contended))
+
+
+def _rank(count: int) -> int:
+    """How many order statistics on either side lie outside of the median's 90 % interval.
+
+    Each value is below the median with even chance, so the number of those that are is binomial.
+    No SciPy: this runs on machines that are lent for minutes, with torch alone.
+    """
+    below, rank = 1, 0
+    while below <= _QUANTILE * 2**count:
+        rank += 1
+        below += math.comb(count, rank)
+    return max(0, rank - 1)
 
 
 @dataclass(frozen=True, slots=True)
