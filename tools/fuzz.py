@@ -294,6 +294,8 @@ _ENGINES_SAY = {
     "vllm_v0.log": "Speculative metrics: Draft acceptance rate: 0.500, System efficiency: 0.625, "
     "Number of speculative tokens: 3, Number of accepted tokens: 150, Number of draft tokens: "
     "300, Number of emitted tokens: 250.\n",
+    "tensorrt.log": '{"iter": 1, "specDecodingStats": {"numDraftTokens": 24, '
+    '"numAcceptedTokens": 16, "numRequestsWithDraftTokens": 8}}\n',
     "sglang.log": "Decode batch. #running-req: 1, accept len: 2.50, cuda graph: True\n",
     "llamacpp.log": "draft acceptance = 0.50000 (  150 accepted /   300 generated), mean "
     "acceptance length =  2.50, acceptance rate per position = (0.800, 0.500, 0.200)\n",

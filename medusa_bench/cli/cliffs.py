@@ -61,6 +61,7 @@ def command(results: Path | None, gpu: str | None, smallest: float, **options: A
                     "dtype": curve.dtype,
                     "timing": curve.timing,
                     "source": curve.source,
+                    "notes": curve.notes,
                     "rows": cliff.rows,
                     "next_rows": cliff.next_rows,
                     "size": cliff.size,
@@ -71,6 +72,8 @@ def command(results: Path | None, gpu: str | None, smallest: float, **options: A
             ]
         )
         return
+    for note in dict.fromkeys(note for curve in found for note in curve.notes):
+        console.warn(note)
     if not lines:
         console.say(f"No step of {smallest:g} % or more in {len(found)} curves.")
         return

@@ -232,7 +232,7 @@ def _warnings(variants: "Sequence[Variant]", target: "ModelShape") -> list[str]:
     """What to know of the model, the drafts and the acceptance before reading the numbers."""
     from medusa_bench.compare.acceptance import caveats
 
-    found = [f"{target.name}: {note}" for note in target.unmodelled]
+    found = [*target.notes]
     drafted = [each for each in variants if each.method.name == "draft-model"]
     drafts = {each.method.drafts[0].shape.name for each in drafted}
     if len(drafts) > 1 and len({each.acceptance for each in drafted}) == 1:

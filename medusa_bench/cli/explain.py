@@ -39,12 +39,16 @@ def command(results: Path, num_points: int, as_json: bool) -> None:
     }
     explained = attribution.explain(folder, calibrations)
     found = attribution.findings(explained)
+    if not as_json:
+        for note in folder.notes:
+            console.warn(note)
     if as_json:
         console.print_json(
             {
                 "results": str(results),
                 "device": folder.environment.device,
                 "provenance": folder.provenance,
+                "notes": folder.notes,
                 "calibrations": {
                     timing: {
                         "source": each.source,

@@ -97,8 +97,8 @@ def command(
         console.print_json([_numbers(point) for point in rows])
         return
     for shape in model_shapes:
-        for note in shape.unmodelled:
-            console.warn(f"{shape.name}: {note}.")
+        for note in shape.notes:
+            console.warn(note)
         for setting in grid:
             _print_numbers([p for p in rows if p.shape is shape and p.setting is setting])
         console.stdout().print(
@@ -212,6 +212,7 @@ def _numbers(point: Point) -> dict[str, Any]:
     return {
         "model": shape.name,
         "operator": point.operator.name,
+        "notes": shape.unmodelled,
         "in_papers_block": point.operator in BLOCK,
         "phase": setting.phase,
         "batch_size": setting.batch_size,

@@ -101,6 +101,9 @@ def _predict(options: dict[str, Any]) -> int:
     gpu = options["gpu"] or _DEFAULT_GPU
     kind = Kind(options["by"])
     models = {timing: choosing.model_for(gpu, timing, kind) for timing in asked.timings}
+    if not options["as_json"]:
+        for note in asked.notes:
+            console.warn(note)
     if options["output"] is not None:
         return _write(options, asked, gpu, models)
     rows = _rows(asked, models)
@@ -182,6 +185,7 @@ def _row(
         "bound": bound,
         "source": estimate.source,
         "provenance": Provenance.PREDICTED,
+        "notes": point.shape.unmodelled,
         "parts": parts,
     }
 
@@ -254,6 +258,7 @@ def _write(
         "num_points": plan.num_points,
         "num_distinct": len(estimates),
         "num_skipped": len(plan.skips),
+        "notes": asked.notes,
         "sources": _count(each.source for each, _, _ in estimates.values()),
     }
     if options["as_json"]:

@@ -191,7 +191,7 @@ def _simulated(
                 {each.method.num_candidates for each in variants if each.acceptance is model},
             )
         ]
-        warnings += [f"{target.name}: {note}" for note in target.unmodelled]
+        warnings += target.notes
         warnings += named.too_large(latency, target, settings, dtype)
         made.append(
             studies.simulated(variants, target, latency, dtype, settings, warnings=warnings)

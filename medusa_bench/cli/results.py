@@ -214,6 +214,7 @@ def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]
         "environment": asdict(results.environment),
         "roofs": [asdict(roofs) for roofs in results.roofs],
         "commands": results.run.commands,
+        "notes": results.notes,
         "num_points": len(points),
         "num_points_with_number": sum(each.summary is not None for each in points),
         "num_tasks_with_number": len(results.summaries),
@@ -251,6 +252,8 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
         )
         bandwidth = console.si(roofs.memory_bandwidth_bytes_per_s, "B/s")
         line(f"Measured roofs ({len(results.roofs)} times, the last): {peaks}; {bandwidth}")
+    for note in results.notes:
+        line(f"Not counted: {note}")
     have = [each for each in points if each.summary is not None]
     line("")
     line(

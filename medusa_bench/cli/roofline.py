@@ -191,6 +191,8 @@ def _print(panel: "Panel", *, draw: bool) -> None:
 
     out = console.stdout()
     out.print(Text(", ".join(panel.title), style="bold"))
+    for note in panel.notes:
+        console.warn(note)
     if draw:
         characters = terminal.UNICODE if _writes(terminal.UNICODE.measured) else terminal.ASCII
         columns = min(out.width, 100) if out.is_terminal else 80
@@ -262,6 +264,7 @@ def _document(panel: "Panel") -> dict[str, Any]:
         "timing": panel.timing,
         "provenance": panel.provenance,
         "source": panel.source,
+        "notes": panel.notes,
         "by": panel.by,
         "ceilings": [
             {**dataclasses.asdict(ceiling), "ridge_point": ceiling.ridge_point}

@@ -120,7 +120,7 @@ def command(
             hint="give --acceptance chain:P, survival:P1,P2,... or what the engine counted "
             "(vLLM's metrics or log).",
         )
-    warnings = [f"{target.name}: {note}" for note in target.unmodelled]
+    warnings = [*target.notes]
     warnings += caveats(
         variants[0].acceptance, {variant.method.num_candidates for variant in variants}
     )

@@ -145,6 +145,7 @@ def _dry_run(request: _Request, options: dict[str, Any]) -> int:
             "num_rounds": request.num_rounds,
             "predicted_time_s": _predicted_time_s(plan.tasks, roofs, request),
             "left_out": request.left_out,
+            "notes": request.grid.notes,
             "points": [_planned(point, request.grid, reasons) for point in request.grid.points()],
         }
         console.print_json(document)
@@ -197,8 +198,7 @@ def _plan_lines(
         lines.append(f"  not fitting {len(plan.skips)} tasks in all; --json lists them")
     if request.left_out:
         lines.append(f"  left out    {request.left_out}")
-    for shape in asked.shapes:
-        lines += [f"  not counted {shape.name}: {note}" for note in shape.unmodelled]
+    lines += [f"  not counted {note}" for note in asked.notes]
     return lines
 
 

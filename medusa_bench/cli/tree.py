@@ -107,7 +107,7 @@ def command(
         )
         tree = chosen.tree
         plain = trees.grow(rates, num_candidates, max_depth=max_depth)
-        notes = [f"{model}: {note}" for note in models.load(model).unmodelled]
+        notes = models.load(model).notes
         for note in notes:
             console.warn(note)
         facts |= {

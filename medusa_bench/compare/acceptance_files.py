@@ -4,6 +4,7 @@ Each engine's form is a reader in one table. What is counted is weighted by the 
 counted over, never by the tokens drafted: a draft of one token is a step as one of five is.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def load(path: Path) -> AcceptanceModel:
     """
     text = read_text(path, limits.METRICS_BYTES)
     try:
-        if path.suffix == ".json":
+        if path.suffix == ".json" and text.lstrip()[:1] != "[":
             return _from_json(path, parse_object(text.encode(), where=str(path)))
         if path.suffix == ".csv":
             return _from_csv(path, text)
@@ -233,6 +234,26 @@ def _sglang(text: str, where: str) -> AcceptanceModel | None:
     return _measured(sum(found) / len(found), f"SGLang's log ({where})") if found else None
 
 
+_TENSORRT_STATS = re.compile(r'"specDecodingStats"\s*:\s*(\{[^{}]*\})')
+_TENSORRT_METRIC = re.compile(
+    r"^trtllm_spec_decode_acceptance_length(?:\{[^}]*\})?\s+(\S+)\s*$", re.MULTILINE
+)
+
+
+def _tensorrt(text: str, where: str) -> AcceptanceModel | None:
+    """Each iteration's drafts and accepted tokens; of the metrics page, the gauge's value."""
+    drafts = accepted = 0.0
+    for found in _TENSORRT_STATS.findall(text):
+        counted = parse_object(found.encode(), where=where)
+        drafts += ranges.COUNT.of(counted.get("numRequestsWithDraftTokens", 0))
+        accepted += ranges.COUNT.of(counted.get("numAcceptedTokens", 0))
+    if drafts:
+        what = f"TensorRT-LLM's statistics over {drafts:.0f} drafts ({where})"
+        return _measured(1 + accepted / drafts, what)
+    gauges = [ranges.FACTOR.of_text(value) for value in _TENSORRT_METRIC.findall(text)]
+    return _measured(gauges[-1], f"TensorRT-LLM's metrics ({where})") if gauges else None
+
+
 def _measured(tokens_a_step: float, what: str) -> Constant:
     return Constant(TOKENS_A_STEP.of(tokens_a_step), f", {what}", Provenance.MEASURED)
 
@@ -245,6 +266,7 @@ READERS = (
     Reader("vLLM V0", '"Speculative metrics" lines', _vllm_v0),
     Reader("llama.cpp", '"acceptance rate per position" lines', _llama_cpp),
     Reader("SGLang", '"accept len" lines or spec_accept_length', _sglang),
+    Reader("TensorRT-LLM", "specDecodingStats or trtllm_spec_decode_acceptance_length", _tensorrt),
     Reader("vLLM, first V1", '"SpecDecoding metrics: Draft acceptance rate" lines', _vllm_first_v1),
 )
 
@@ -264,7 +286,8 @@ def from_text(text: str, *, where: str) -> AcceptanceModel:
 
 # -- what engines and their benches export as JSON ----------------------------------------------
 
-# Keys whose value is tokens a step: vllm bench serve, SGLang's bench and server info.
+# Keys whose value is tokens a step: vllm bench serve, SGLang's bench and server info, and AIPerf,
+# whose values are an object of "avg" and quantiles.
 _TOKENS_A_STEP = (
     "mean_acceptance_length", "spec_decode_acceptance_length", "accept_length",
     "avg_spec_accept_length", "acceptance_length",
@@ -275,6 +298,8 @@ _RATES_BY_POSITION = ("spec_decode_per_position_acceptance_rates", "per_position
 def _from_document(content: dict[str, Any], *, where: str) -> AcceptanceModel | None:
     """The most that a document tells: a histogram, rates by position, tokens a step, timings."""
     file = Path(where).name
+    if "specDecodingStats" in content:
+        return _tensorrt(json.dumps(content), file)
     found = dict(_leaves(content))
     if isinstance(steps := found.get("acceptance_histogram"), list):
         counts = {accepted: ranges.COUNT.of(count) for accepted, count in enumerate(steps)}
@@ -298,6 +323,8 @@ def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from _leaves(value)
+            if "avg" in value:
+                plain.append((key, value["avg"]))
         elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
             for each in reversed(value):
                 yield from _leaves(each)

@@ -1,7 +1,7 @@
 """Latency over rows (batch x query tokens) of linear operators, measured or predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from medusa_bench.results import folders
 from medusa_bench.results.rows import Grid, Timing
 from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Family
 from medusa_bench.specs.settings import Phase, Setting
 
@@ -27,26 +28,29 @@ class Curve:
     source: str
     rows: FloatArray
     latency_s: FloatArray
+    notes: tuple[str, ...] = ()  # what is left out of the model, in words
 
 
 def measured(path: Path) -> list[Curve]:
     """The curves of a results folder, one for each weight matrix, dtype and timing."""
     results = folders.load(path)
-    points: dict[tuple[str, str, Dtype, Timing], dict[int, list[float]]] = {}
+    points: dict[tuple[ModelShape, str, Dtype, Timing], dict[int, list[float]]] = {}
     for each in results.points():
         if each.summary is None or each.point.operator.family is Family.ATTENTION:
             continue
         product = each.point.product
-        key = (each.point.shape.name, each.point.operator.name, each.point.dtype, each.timing)
+        key = (each.point.shape, each.point.operator.name, each.point.dtype, each.timing)
         points.setdefault(key, {}).setdefault(product.m, []).append(each.summary.latency_s)
     if not points:
         raise MedusaBenchError(f"{path} holds no number of a linear operator.")
     curves = []
-    for (model, operator, dtype, timing), by_rows in points.items():
+    for (shape, operator, dtype, timing), by_rows in points.items():
         rows = np.array([m for m, values in by_rows.items() for _ in values], dtype=float)
         latency_s = np.array([value for values in by_rows.values() for value in values])
         source = f"{results.provenance}: {path}"
-        curves.append(Curve(model, (operator,), dtype, timing, source, rows, latency_s))
+        curves.append(
+            Curve(shape.name, (operator,), dtype, timing, source, rows, latency_s, shape.notes)
+        )
     return _merged(curves)
 
 
@@ -73,6 +77,7 @@ def predicted(gpu: str, asked: Grid, rows: Sequence[int]) -> list[Curve]:
                             source,
                             np.array(rows, dtype=float),
                             predictions.latency_s,
+                            shape.notes,
                         )
                     )
     if not curves:
@@ -93,13 +98,5 @@ def _merged(curves: Sequence[Curve]) -> list[Curve]:
         )
         there = merged.get(key)
         operators = (*there.operators, *curve.operators) if there else curve.operators
-        merged[key] = Curve(
-            curve.model,
-            operators,
-            curve.dtype,
-            curve.timing,
-            curve.source,
-            curve.rows,
-            curve.latency_s,
-        )
+        merged[key] = replace(curve, operators=operators)
     return list(merged.values())

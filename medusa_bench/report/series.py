@@ -144,6 +144,7 @@ class Panel:
     series: tuple[Series, ...]
     source: str = ""  # of reported and predicted numbers
     group: str = ""  # by candidates, each group of operators has its own panel
+    notes: tuple[str, ...] = ()  # what is left out of the model, in words
 
     @property
     def dots(self) -> list[Dot]:
@@ -262,6 +263,7 @@ def _panels_of(source: Source, by: By, selection: Selection) -> Iterator[Panel]:
             ceilings=ceilings,
             series=tuple(_series(of_model, by, source, ceilings)),
             source=first.summary.source.split(",")[0] if first.summary else "",
+            notes=first.point.shape.notes,
         )
         if by is By.OPERATOR:
             yield panel

@@ -84,6 +84,11 @@ class Results:
         return self.run.grids
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of the models of all grids, in words."""
+        return tuple(dict.fromkeys(note for grid in self.grids for note in grid.notes))
+
+    @property
     def roofs(self) -> tuple[Roofs, ...]:
         """Every measurement of this device's ceilings, in order of time."""
         return self.run.roofs

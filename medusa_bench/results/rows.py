@@ -190,6 +190,11 @@ class Grid:
             * len(self.dtypes)
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of its models, in words."""
+        return tuple(dict.fromkeys(note for shape in self.shapes for note in shape.notes))
+
     def points(self) -> list[Point]:
         """The logical points, each to be timed by every one of `timings`."""
         grid = settings(self.phases, self.batch_sizes, self.seq_lens, self.num_candidates)

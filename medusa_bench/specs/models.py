@@ -37,6 +37,11 @@ class ModelShape:
                 f"of {self.num_kv_heads} key/value heads"
             )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the table leaves out of this model, each with the model's name before it."""
+        return tuple(f"{self.name}: {note}" for note in self.unmodelled)
+
 
 _WINDOW_4096 = ("a sliding window of 4096 tokens: attention is counted over the whole of seq_len",)
 

@@ -4,12 +4,17 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from medusa_bench import cli
 from medusa_bench.base.errors import ExitCode
 from medusa_bench.cli import COMMANDS
+from medusa_bench.specs import models
+from tests.builders import samples
+from tests.builders.results import fake_results
 
 HEAVY = {"torch", "transformers", "pandas", "numpy", "matplotlib", "pynvml", "rich"}
 
@@ -92,3 +97,47 @@ def test_reader_that_goes_away_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], check=False, capture_output=True, text=True
     )
     assert "Traceback" not in done.stderr
+
+
+NOTE = "a sliding window of 4096 tokens"
+GRID = ("-m", "mistral-7b", "--operator", "up", "--phase", "decode", "-b", "1", "-s", "128")
+OF_A_MODEL = [
+    ("operators", "-m", "mistral-7b", "-b", "1", "-s", "128"),
+    ("sweep", *GRID, "--dry-run", "--device", "a40"),
+    ("predict", *GRID, "--gpu", "a40"),
+    ("compare", "-m", "mistral-7b", "--gpu", "a40", "-b", "1"),
+    ("schedule", "-m", "mistral-7b", "--draft", "tinyllama-1b", "--max-batch-size", "1"),
+    ("tree", "-m", "mistral-7b", "--gpu", "a40", "-q", "8"),
+    ("cliffs", "-m", "mistral-7b", "--operator", "up", "--gpu", "a40"),
+]
+
+
+@pytest.mark.parametrize("arguments", OF_A_MODEL, ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "JSON"])
+def test_every_command_says_what_is_left_out_of_a_model(
+    arguments: tuple[str, ...], form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*arguments, *form]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert NOTE in " ".join((said.out if form else said.out + said.err).split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("results", "show", "{}"), ("roofline", "{}"), ("cliffs", "{}"), ("explain", "{}")],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "JSON"])
+def test_what_is_left_out_of_a_model_stays_with_its_results(
+    arguments: tuple[str, ...],
+    form: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    grid = replace(samples.GRID, shapes=(models.load("mistral-7b"),), batch_sizes=(1, 64))
+    fake_results(tmp_path, grid)
+    assert cli.run([each.replace("{}", str(tmp_path)) for each in (*arguments, *form)]) == 0
+    said = capsys.readouterr()
+    if arguments[0] == "cliffs" and form:
+        return  # one row a step, and this device has none
+    assert NOTE in " ".join((said.out if form else said.out + said.err).split())

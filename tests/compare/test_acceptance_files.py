@@ -43,6 +43,9 @@ def test_a_line_that_accepts_nothing_counts_its_drafts(tmp_path: Path) -> None:
         ({"output_throughput": 3.0, "spec_decode_acceptance_length": 2.25}, 2.25),
         ({"internal_states": [{"avg_spec_accept_length": 3.0}]}, 3.0),
         ({"timings": {"predicted_n": 50, "draft_n": 90, "draft_n_accepted": 30}}, 2.5),
+        ({"spec_decode_acceptance_length": {"unit": "ratio", "avg": 2.5, "p50": 2.0}}, 2.5),
+        ({"acceptance_rate": 0.5, "num_spec_steps": 20, "acceptance_histogram": [8, 0, 6, 6]}, 2.5),
+        ({"specDecodingStats": {"numAcceptedTokens": 6, "numRequestsWithDraftTokens": 4}}, 2.5),
     ],
 )
 def test_exported_documents(
@@ -50,6 +53,25 @@ def test_exported_documents(
 ) -> None:
     model = read(tmp_path, json.dumps(document), "export.json")
     assert model.acceleration_rate(8) == pytest.approx(tokens_a_step)
+
+
+def test_tensorrt_llms_iterations_weigh_by_their_drafts(tmp_path: Path) -> None:
+    """8 drafts that accepted 16 and 2 that accepted none, as /metrics lists them: 2.6."""
+    stats = [
+        {"iter": 1, "specDecodingStats": {
+            "numDraftTokens": 24, "numAcceptedTokens": 16, "numRequestsWithDraftTokens": 8,
+            "acceptanceLength": 3.0,
+        }},
+        {"iter": 2, "specDecodingStats": {
+            "numDraftTokens": 6, "numAcceptedTokens": 0, "numRequestsWithDraftTokens": 2,
+            "acceptanceLength": 1.0,
+        }},
+        {"iter": 3, "specDecodingStats": None},
+    ]  # fmt: skip
+    model = read(tmp_path, json.dumps(stats), "metrics.json")
+    assert model.acceleration_rate(4) == pytest.approx(2.6)
+    gauge = 'trtllm_spec_decode_acceptance_length{model_name="m"} 2.25\n'
+    assert read(tmp_path, gauge, "page.txt").acceleration_rate(4) == pytest.approx(2.25)
 
 
 @pytest.mark.parametrize(
