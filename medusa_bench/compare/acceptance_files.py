@@ -254,6 +254,17 @@ def _tensorrt(text: str, where: str) -> AcceptanceModel | None:
     return _measured(gauges[-1], f"TensorRT-LLM's metrics ({where})") if gauges else None
 
 
+_IN_WORDS = re.compile(
+    r"\baccept(?:ance|ed)?[ _]len(?:gth)?\b[\"':= ]{1,4}(\d+\.?\d*)", re.IGNORECASE
+)
+
+
+def _in_words(text: str, where: str) -> AcceptanceModel | None:
+    """What scripts print of their own: "Acceptance length: 2.5"; a plain mean of the lines."""
+    found = [TOKENS_A_STEP.of_text(each) for each in _IN_WORDS.findall(text)]
+    return _measured(sum(found) / len(found), f"acceptance lengths of {where}") if found else None
+
+
 def _measured(tokens_a_step: float, what: str) -> Constant:
     return Constant(TOKENS_A_STEP.of(tokens_a_step), f", {what}", Provenance.MEASURED)
 
@@ -267,6 +278,7 @@ READERS = (
     Reader("llama.cpp", '"acceptance rate per position" lines', _llama_cpp),
     Reader("SGLang", '"accept len" lines or spec_accept_length', _sglang),
     Reader("TensorRT-LLM", "specDecodingStats or trtllm_spec_decode_acceptance_length", _tensorrt),
+    Reader("others", '"acceptance length" and a number', _in_words),
     Reader("vLLM, first V1", '"SpecDecoding metrics: Draft acceptance rate" lines', _vllm_first_v1),
 )
 
@@ -298,6 +310,12 @@ _RATES_BY_POSITION = ("spec_decode_per_position_acceptance_rates", "per_position
 def _from_document(content: dict[str, Any], *, where: str) -> AcceptanceModel | None:
     """The most that a document tells: a histogram, rates by position, tokens a step, timings."""
     file = Path(where).name
+    if "benchmarks" in content and "spec_decode" not in str(content):  # GuideLLM's
+        raise InvalidFileError(
+            f"{where} holds speeds and latencies, but nothing of acceptance: its bench sees a "
+            "server from outside.",
+            hint="give the server's /metrics page or log, or tokens:N.",
+        )
     if "specDecodingStats" in content:
         return _tensorrt(json.dumps(content), file)
     found = dict(_leaves(content))

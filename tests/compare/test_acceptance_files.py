@@ -75,6 +75,19 @@ def test_tensorrt_llms_iterations_weigh_by_their_drafts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["[0] Acceptance Length: 2.5\n", "[AR] acceptance_length=2.5\n", "accept len 2.5"]
+)
+def test_what_scripts_print_of_their_own(tmp_path: Path, line: str) -> None:
+    assert read(tmp_path, line * 3).acceleration_rate(8) == pytest.approx(2.5)
+
+
+def test_a_bench_from_outside_says_nothing_of_acceptance(tmp_path: Path) -> None:
+    guidellm = {"benchmarks": [{"metrics": {"output_tokens_per_second": {"mean": 90.0}}}]}
+    with pytest.raises(InvalidFileError, match="nothing of acceptance"):
+        read(tmp_path, json.dumps(guidellm), "benchmarks.json")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "vllm:spec_decode_num_drafts_total 5\n"
