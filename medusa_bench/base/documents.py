@@ -11,14 +11,16 @@ from medusa_bench.base.errors import InvalidFileError
 JsonObject = dict[str, Any]
 
 
-def parse_object(raw: bytes, *, where: str) -> JsonObject:
+def parse_object(raw: bytes, *, where: str, finite: bool = True) -> JsonObject:
     """The one JSON object that raw holds.
+
+    finite=False: also take NaN and Infinity, which transformers writes into configs.
 
     Raises InvalidFileError, naming `where`, for anything else: damaged text, another type at the
     top, a key given twice, a number that is not finite, half a surrogate pair.
     """
     try:
-        value = _DECODER.decode(raw.decode("utf-8"))
+        value = (_DECODER if finite else _LENIENT).decode(raw.decode("utf-8"))
         if b"\\ud" in raw.lower():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
@@ -78,3 +80,4 @@ _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant,
     parse_float=_finite_float,
 )
+_LENIENT = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medusa_bench.compare.comparisons import Comparison
     from medusa_bench.compare.simulation import Variant
     from medusa_bench.predict.latency import LatencyModel
-    from medusa_bench.specs.models import ModelShape
+    from medusa_bench.specs.shapes import ModelShape
 
 _FIGURE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -125,6 +125,7 @@ def command(
     *,
     gpu: tuple[str, ...],
     model: str,
+    assume_block: str | None,
     method: tuple[str, ...],
     batch_size: tuple[int, ...],
     seq_len: tuple[int, ...],
@@ -172,7 +173,7 @@ def command(
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
-    target = models.load(model)
+    target = models.load(model, assume_llama=assume_block == "llama")
     request = choosing.Request(
         method,
         draft,

@@ -19,6 +19,7 @@ _OPTIONS = (
     click.option(
         "-m", "--model", "models", type=types.MODELS, help="Presets, config.json or folders."
     ),
+    types.ASSUME_BLOCK,
     click.option(
         "--operator", "operators", type=types.OPERATORS, help="Names or families: qk,pv,mlp,o ..."
     ),
@@ -57,7 +58,10 @@ def grid(options: dict[str, Any], default: Defaults) -> Grid:
     """
     timing = options["timing"]
     return Grid(
-        shapes=tuple(models.load(name) for name in options["models"] or default.models),
+        shapes=tuple(
+            models.load(name, assume_llama=options["assume_block"] == "llama")
+            for name in options["models"] or default.models
+        ),
         operators=select(options["operators"] or [op.name for op in OPERATORS]),
         phases=tuple(map(Phase, options["phases"] or Phase)),
         batch_sizes=options["batch_sizes"] or default.batch_sizes,

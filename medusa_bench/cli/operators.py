@@ -6,22 +6,22 @@ from typing import Any
 import click
 
 from medusa_bench.cli import console
-from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
+from medusa_bench.cli.options import ASSUME_BLOCK, COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
 from medusa_bench.specs import models as model_specs
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import (
     BY_NAME,
-    OUTSIDE_THE_BLOCK,
     Operator,
     Point,
     dimensions,
     heads_weight_share,
+    of_model,
     points,
     select,
 )
 from medusa_bench.specs.operators import OPERATORS as BLOCK
 from medusa_bench.specs.settings import Phase, Setting, settings
+from medusa_bench.specs.shapes import ModelShape
 
 # The paper's print, where it slips, by operator; the table prints what it must mean.
 _CORRECTED = {
@@ -41,6 +41,13 @@ _LEGEND = {
     "nd, n_kv_d": "n x d, n_kv x d",
     "v": "vocab_size",
     "m, mh": "Medusa heads, m x h",
+    "x, g": "num_experts, outputs of the router",
+    "u, r": "distinct experts that b x q tokens touch, rows of each",
+    "e, sh": "width of an expert, of the shared experts",
+    "w": "cached tokens within the window",
+    "c, cr": "latent kv_rank, with rope_dim: what is cached",
+    "dn, dv, ndv": "latent nope_dim, value_dim, n x dv",
+    "a, nqd": "latent q_rank (or h), n x (nope_dim + rope_dim)",
 }
 
 
@@ -50,6 +57,7 @@ _LEGEND = {
 @click.option(
     "-m", "--model", "models", type=MODELS, help="Presets or config.json paths: print numbers."
 )
+@ASSUME_BLOCK
 @click.option("-b", "--batch-size", type=COUNTS, default="1", show_default=True)
 @click.option("-s", "--seq-len", type=COUNTS, default="1024", show_default=True)
 @click.option(
@@ -69,6 +77,7 @@ _LEGEND = {
 def command(
     *,
     models: tuple[str, ...] | None,
+    assume_block: str | None,
     batch_size: tuple[int, ...],
     seq_len: tuple[int, ...],
     num_candidates: tuple[int, ...],
@@ -91,7 +100,9 @@ def command(
             _print_symbols(chosen, chosen_phases if phases else ())
         return
     grid = list(settings(chosen_phases, batch_size, seq_len, num_candidates))
-    model_shapes = [model_specs.load(model) for model in models]
+    model_shapes = [
+        model_specs.load(model, assume_llama=assume_block == "llama") for model in models
+    ]
     rows = points(model_shapes, chosen, grid, [Dtype(dtype)])
     if as_json:
         console.print_json([_numbers(point) for point in rows])
@@ -147,9 +158,11 @@ def _print_numbers(rows: Sequence[Point]) -> None:
     title += f"seq_len {setting.seq_len}, "
     if setting.phase is Phase.MEDUSA:
         title += f"{setting.num_candidates} candidates, "
+    mixed = len({count for _, count in of_model(first.shape)}) > 1  # layers of several kinds
     cells = [
         (
-            point.operator.name + (" +" if point.operator in OUTSIDE_THE_BLOCK else ""),
+            point.operator.name + ("" if point.operator in BLOCK else " +"),
+            *((str(point.operator.num_layers(first.shape)),) if mixed else ()),
             _joined(_sizes(point, point.operator.lhs)),
             _joined(_sizes(point, point.operator.rhs)),
             *_totals([point]),
@@ -157,11 +170,13 @@ def _print_numbers(rows: Sequence[Point]) -> None:
         for point in rows
     ]
     if len(block := [point for point in rows if point.operator in BLOCK]) == len(BLOCK):
-        cells.append(("paper's block", "", "", *_totals(block)))
+        blank = ("",) * (3 if mixed else 2)
+        cells.append(("paper's block", *blank, *_totals(block)))
     out = console.stdout()
     out.print(title + first.dtype, markup=False)
-    out.print(console.table(("operator", "lhs", "rhs", "FLOPs", "bytes", "FLOP/byte"), cells))
-    if any(point.operator in OUTSIDE_THE_BLOCK for point in rows):
+    columns = ("operator", *(("layers",) if mixed else ()), "lhs", "rhs", "FLOPs", "bytes")
+    out.print(console.table((*columns, "FLOP/byte"), cells))
+    if any(point.operator not in BLOCK for point in rows):
         out.print("+ outside the paper's block")
     out.print()
 
@@ -178,7 +193,7 @@ def _shape(symbols: str, phase: Phase | None) -> str:
 
 
 def _remark(operator: Operator) -> str:
-    if operator in OUTSIDE_THE_BLOCK:
+    if operator not in BLOCK:
         return "outside"
     return "corrected*" if operator.name in _CORRECTED else ""
 
@@ -213,6 +228,7 @@ def _numbers(point: Point) -> dict[str, Any]:
         "model": shape.name,
         "operator": point.operator.name,
         "notes": shape.unmodelled,
+        "num_layers": point.operator.num_layers(shape),
         "in_papers_block": point.operator in BLOCK,
         "phase": setting.phase,
         "batch_size": setting.batch_size,

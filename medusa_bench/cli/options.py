@@ -109,6 +109,11 @@ class Models(click.ParamType):  # type: ignore[type-arg]
 
 
 MODELS = Models()
+ASSUME_BLOCK = click.option(
+    "--assume-block",
+    type=click.Choice(["llama"]),
+    help="Take a config.json of a type that is not known for this block.",
+)
 OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
 PHASES = Words("phase", Phase)
 

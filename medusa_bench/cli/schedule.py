@@ -69,6 +69,7 @@ def command(
     *,
     gpu: str,
     model: str,
+    assume_block: str | None,
     method: str,
     draft: str | None,
     served_model: str | None,
@@ -102,7 +103,7 @@ def command(
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
-    target = models.load(model)
+    target = models.load(model, assume_llama=assume_block == "llama")
     method = methods.find(method)
     request = choosing.Request(
         (method,),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.cli import console
-from medusa_bench.cli.options import COUNTS, DTYPE, DURATION, MODELS, Number, Whole
+from medusa_bench.cli.options import ASSUME_BLOCK, COUNTS, DTYPE, DURATION, MODELS, Number, Whole
 from medusa_bench.compare.acceptance import KINDS
 from medusa_bench.compare.methods import Asked
 from medusa_bench.specs.paper_grid import PAPER_GPU
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from medusa_bench.compare.choosing import Request
-    from medusa_bench.specs.models import ModelShape
+    from medusa_bench.specs.shapes import ModelShape
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -50,8 +50,11 @@ GPUS = click.option(
 ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
 # An engine replays CUDA graphs: kernel times, where the paper's harness launches each call.
 ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_GPU_HELP)
-MODEL = click.option(
-    "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
+MODEL = stack(
+    click.option(
+        "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
+    ),
+    ASSUME_BLOCK,
 )
 HEADS = click.option("--heads", is_flag=True, help="Count what Medusa's heads themselves cost.")
 COST = stack(

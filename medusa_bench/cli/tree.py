@@ -72,6 +72,7 @@ def command(
     block: str | None,
     heads: bool,
     host_s: float | None,
+    assume_block: str | None,
     list_names: bool,
     output: Path | None,
     as_json: bool,
@@ -96,8 +97,9 @@ def command(
         facts["tree"] = loaded
         _warn_of_unknown_ranks(tree, rates)
     elif gpu:
+        target = models.load(model, assume_llama=assume_block == "llama")
         latency_s = named.tree_latency(
-            gpu, model, batch_size, seq_len, num_candidates,
+            gpu, target, batch_size, seq_len, num_candidates,
             draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype,
             block=block or "paper",
             heads=heads, host_s=host_s or 0.0,
@@ -107,7 +109,7 @@ def command(
         )
         tree = chosen.tree
         plain = trees.grow(rates, num_candidates, max_depth=max_depth)
-        notes = models.load(model).notes
+        notes = target.notes
         for note in notes:
             console.warn(note)
         facts |= {

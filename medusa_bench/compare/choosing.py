@@ -13,8 +13,9 @@ from medusa_bench.compare.published_acceptance import PublishedAcceptance
 from medusa_bench.compare.serving import NO_ENGINE, engine_of
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.specs import models
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.operators import find, num_weights
 from medusa_bench.specs.paper_grid import PAPER_NUM_CANDIDATES
+from medusa_bench.specs.shapes import ModelShape
 
 # Of ln(tokens a step), where the acceptance of another family or data set stands for this one's.
 _HALF_WIDTH_OF_AN_ASSUMPTION = 0.45
@@ -66,7 +67,7 @@ def default_draft(target: ModelShape) -> ModelShape | None:
 
 
 def _block_weights(shape: ModelShape) -> int:
-    return shape.num_layers * shape.hidden_size * (shape.hidden_size + 3 * shape.intermediate_size)
+    return num_weights(shape) - find("lm_head").num_weights(shape)
 
 
 def variants(request: Request, target: ModelShape) -> list[Variant]:

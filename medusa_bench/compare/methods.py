@@ -12,8 +12,8 @@ from medusa_bench.compare import acceptance
 from medusa_bench.compare.acceptance import AcceptanceModel
 from medusa_bench.compare.passes import ROOT, Draft, Kind, Method, Shape, block, chain, tree
 from medusa_bench.results.rows import Provenance
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.settings import SIZES
+from medusa_bench.specs.shapes import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,9 @@ def _draft_model(of: Drafting) -> tuple[Draft, ...]:
 
 
 def _own_layers(of: Drafting, name: str, num_layers: int, vocab_size: int) -> ModelShape:
-    """Layers like the target's, trained to draft for it."""
-    return replace(
-        of.target,
-        name=f"{of.target.name} {name}",
-        num_layers=of.asked.draft_layers or num_layers,
-        vocab_size=of.asked.draft_vocab or vocab_size,
-        num_medusa_heads=1,
-    )
+    """Plain layers of the target's hidden size, trained to draft for it."""
+    layers = of.target.plain_layers(of.asked.draft_layers or num_layers, f"{of.target.name} {name}")
+    return replace(layers, vocab_size=of.asked.draft_vocab or vocab_size, num_medusa_heads=1)
 
 
 # One product of hidden x hidden: what joins features and embeddings is made of those.
@@ -113,15 +108,17 @@ def _eagle_3(of: Drafting) -> tuple[Draft, ...]:
 
 
 def _mtp(of: Drafting) -> tuple[Draft, ...]:
-    """DeepSeek-V3's module, run again for each token."""
-    layer = _own_layers(of, "MTP layer", 1, of.target.vocab_size)
+    """DeepSeek-V3's module, a whole layer of the target, run again for each token."""
+    layer = of.target.of_depth(of.asked.draft_layers or 1, f"{of.target.name} MTP layer")
+    vocab_size = of.asked.draft_vocab or of.target.vocab_size
+    layer = replace(layer, vocab_size=vocab_size, num_medusa_heads=1)
     return _passes(Draft(layer, 1, beside=((_SQUARE, 2),)), of.shape)
 
 
 def _hydra(of: Drafting) -> tuple[Draft, ...]:
     """A head after the other, each over what the one before drafted. Source: Ankner et al., 2024,
     whose heads are four."""
-    head = replace(of.target, name="Hydra head", num_layers=0, num_medusa_heads=1)
+    head = replace(of.target.plain_layers(0, "Hydra head"), num_medusa_heads=1)
     width = max(1, (of.shape.num_candidates - 1) // _HYDRA_HEADS)
     return (Draft(head, _HYDRA_HEADS, width, beside=((_SQUARE, 2),)),)
 
@@ -154,10 +151,8 @@ def _self_speculative(of: Drafting) -> tuple[Draft, ...]:
     """The target with a share of its layers (early exit), or of its cache (a window)."""
     window = of.asked.draft_window
     share = of.asked.kept_layers or (1.0 if window else 0.5)
-    kept = replace(
-        of.target,
-        name=f"{of.target.name}, {share:.0%} of layers",
-        num_layers=max(1, round(share * of.target.num_layers)),
+    kept = of.target.of_depth(
+        max(1, round(share * of.target.num_layers)), f"{of.target.name}, {share:.0%} of layers"
     )
     return _passes(Draft(kept, 1, window=window), of.shape)
 

@@ -17,7 +17,7 @@ from medusa_bench.results.rows import Timing
 from medusa_bench.specs import models as model_specs
 from medusa_bench.specs import paper_grid, profiles
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 
 def is_papers(gpu: str) -> bool:
@@ -103,7 +103,7 @@ def too_large(
 
 def tree_latency(
     gpu: str,
-    model: str,
+    target: ModelShape,
     batch_size: int,
     seq_len: int,
     max_candidates: int,
@@ -123,7 +123,6 @@ def tree_latency(
     draft_width nodes.
     """
 
-    target = model_specs.load(model)
     (latency,) = latency_models((gpu,), timing=timing, by=by)
     methods = [medusa(n, heads=heads and n > 1) for n in range(1, max_candidates + 1)]
     steps = [method.step(target, batch_size, seq_len, Block(block)) for method in methods]

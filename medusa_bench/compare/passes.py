@@ -9,9 +9,9 @@ from enum import StrEnum
 from functools import cache
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
-from medusa_bench.specs.operators import BY_NAME, OPERATORS, Operator
+from medusa_bench.specs.operators import BY_NAME, CACHED, Operator, num_weights, of_model
 from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.shapes import ModelShape
 
 
 class Block(StrEnum):
@@ -163,18 +163,21 @@ def _operators(
     # a shallow draft is as cheap beside it as it is in truth.
     match block:
         case Block.PAPER:
-            layers = shape.num_layers / target.num_layers
-            rows = [(operator, layers) for operator in OPERATORS]
-            once = 1 / target.num_layers
+            counted = target.num_layers
+            rows = [
+                (op, count / counted) for op, count in of_model(shape) if op.name not in _NOT_THERE
+            ]
             if shape != target:
-                rows.append((BY_NAME["lm_head"], once))
+                rows.append((BY_NAME["lm_head"], 1 / counted))
         case Block.FULL:
-            layers = float(shape.num_layers)
-            rows = [(operator, layers) for operator in OPERATORS]
-            rows += [(BY_NAME["o"], layers), (BY_NAME["lm_head"], 1.0)]
-            once = 1.0
-    rows += [(BY_NAME[name], times * once) for name, times in beside]
+            counted = 1
+            rows = [(op, float(count)) for op, count in of_model(shape)]
+            rows.append((BY_NAME["lm_head"], 1.0))
+    rows += [(BY_NAME[name], times / counted) for name, times in beside]
     return tuple(rows)
+
+
+_NOT_THERE = frozenset({"o", "o_latent"})  # in the paper's block
 
 
 def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype) -> int:
@@ -183,6 +186,9 @@ def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype
     Embeddings, activations, heads and drafts are left out: less than this does not suffice.
     """
     (decode,) = Method("vanilla", ROOT).step(target, batch_size, seq_len, Block.FULL)
-    products = [(op.product(target, decode.setting), times) for op, times in decode.operators]
-    held = sum(product.batch * product.n * product.k * int(times) for product, times in products)
+    held = num_weights(target)
+    for operator, times in decode.operators:
+        if operator.name in CACHED:
+            product = operator.product(target, decode.setting)
+            held += product.batch * product.n * product.k * int(times)
     return held * dtype.bytes_per_element

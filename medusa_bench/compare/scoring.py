@@ -32,7 +32,7 @@ from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs import models, profiles
 from medusa_bench.specs.columns import FloatArray
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 T = TypeVar("T")
 

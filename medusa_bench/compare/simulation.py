@@ -19,8 +19,8 @@ from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.columns import FloatArray, Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import symbols
+from medusa_bench.specs.shapes import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

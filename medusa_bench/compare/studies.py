@@ -28,7 +28,7 @@ from medusa_bench.compare.simulation import Variant, simulate, step_costs
 from medusa_bench.compare.trees import ChosenTree, HeadAccuracy, JointFrequency, grow_for_cost
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 _NEARLY_BEST = 0.98  # of the best speedup: what no one would notice
 ALL_METHODS = "the best of all"

@@ -30,11 +30,11 @@ from medusa_bench.specs import models as model_specs
 from medusa_bench.specs import paper_grid, profiles
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import points, select
 from medusa_bench.specs.paper_grid import PAPER_GPU
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Setting, settings
+from medusa_bench.specs.shapes import ModelShape
 
 # The paper's figure 7: target, its name in the readings, and the drafts that the paper tried.
 _DRAFTED = {

@@ -32,7 +32,6 @@ from medusa_bench.results.rows import Provenance, Task, Timing
 from medusa_bench.specs import models, paper_grid, profiles
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import OPERATORS, Family, Operator
 from medusa_bench.specs.paper_grid import (
     PAPER_BATCH_SIZES,
@@ -44,6 +43,7 @@ from medusa_bench.specs.paper_grid import (
 )
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.shapes import ModelShape
 
 NUM_FITTED = 12
 NUM_SEEDS = 20

@@ -12,9 +12,9 @@ from medusa_bench.results import folders
 from medusa_bench.results.rows import Grid, Timing
 from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Family
 from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.shapes import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

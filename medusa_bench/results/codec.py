@@ -36,9 +36,9 @@ from medusa_bench.results.rows import (
 )
 from medusa_bench.specs import operators
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase
+from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
 
 SCHEMA = 1
 MAX_LINE_BYTES = 64_000
@@ -287,7 +287,7 @@ def _roofs(record: Any) -> Roofs:
 
 def _grid_record(grid: Grid) -> JsonObject:
     record = {name: getattr(grid, name) for name in Grid.__slots__}
-    record["shapes"] = [asdict(shape) for shape in grid.shapes]
+    record["shapes"] = [_of_shape(shape) for shape in grid.shapes]
     record["operators"] = [operator.name for operator in grid.operators]
     return record
 
@@ -306,13 +306,30 @@ def _grid(record: Any) -> Grid:
     )
 
 
+_PARTS = {"experts": Experts, "latent": LatentAttention, "window": Window}
+
+
+def _of_shape(shape: ModelShape) -> JsonObject:
+    """What a shape has: parts that it lacks are left out, as they were before there were any."""
+    record = {key: value for key, value in asdict(shape).items() if value is not None}
+    if shape.gated:
+        del record["gated"]
+    return record
+
+
 def _shape(record: Any) -> ModelShape:
     record = dict(_object(record))
     name = _text(record.pop("name"))
     unmodelled = tuple(_text(note) for note in _list(record.pop("unmodelled")))
-    return ModelShape(
-        name, **{key: _count(value, 1) for key, value in record.items()}, unmodelled=unmodelled
-    )
+    parts: dict[str, Any] = {
+        key: part(**{name: _count(value) for name, value in _object(record.pop(key)).items()})
+        for key, part in _PARTS.items()
+        if key in record
+    }
+    if (gated := record.pop("gated", True)) not in (True, False):
+        raise ValueError(f"{ranges.shortly(gated)} is neither true nor false")
+    counts: dict[str, Any] = {key: _count(value, 1) for key, value in record.items()}
+    return ModelShape(name, **counts, unmodelled=unmodelled, gated=bool(gated), **parts)
 
 
 def _skip(record: Any) -> Skip:

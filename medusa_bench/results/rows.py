@@ -15,10 +15,10 @@ from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.specs.ceilings import Bound, Ceilings
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Operator, Point, points
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase, settings
+from medusa_bench.specs.shapes import ModelShape
 
 MAX_SAMPLES = 64
 MAX_SIZE = 1 << 48  # of each dimension of a product

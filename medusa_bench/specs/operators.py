@@ -5,7 +5,11 @@ parallel decoding) are one table with q = s, 1 or the candidates.
 
 Legend: b batch_size, s seq_len (cached tokens), q query_len, h hidden_size, i intermediate_size,
 n num_heads, n_kv num_kv_heads, d head_dim, nd = n x d, n_kv_d = n_kv x d, v vocab_size,
-m number of Medusa heads.
+m number of Medusa heads. Of experts: x num_experts, g outputs of the router, u experts that a pass
+touches, r rows of each of them (tokens x experts a token / u), e width of an expert, sh width of
+the shared ones. Of windows: w cached tokens within it. Of latent attention: c kv_rank, cr = c +
+rope_dim (what is cached), dn nope_dim, dv value_dim, ndv = n x dv, a q_rank (h where there is
+none), nqd = n x (nope_dim + rope_dim).
 
 Corrected against the paper's print: the value cache is (b, n, s, d), not (b, n, 1, d); the QK^T
 outputs are (b, n, 1, s) and (b, n, q, s); blank PV and W_d cells mean the row above.
@@ -19,22 +23,26 @@ from typing import Any
 
 from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.products import Product
-from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.settings import Setting
+from medusa_bench.specs.shapes import Experts, ModelShape
 
 
 class Family(StrEnum):
-    """What an operator is part of. The last two stand outside the paper's block."""
+    """What an operator is part of. Only the first three stand in the paper's block."""
 
     QKV = "qkv"
     ATTENTION = "attention"
     MLP = "mlp"
     OUTPUT = "output"
     HEADS = "heads"
+    EXPERTS = "experts"
+    LATENT = "latent"
 
 
-SYMBOLS = frozenset("b s q h i n n_kv d nd n_kv_d v m mh".split())
+SYMBOLS = frozenset(
+    "b s q h i n n_kv d nd n_kv_d v m mh x g u r e sh w c cr dn dv ndv a nqd".split()
+)
 
 
 class OperatorError(ValueError):
@@ -45,7 +53,8 @@ class OperatorError(ValueError):
 class Operator:
     """One matrix product of a transformer block: lhs x rhs -> out, dimensions as symbols.
 
-    `series` names it in figures, where operators that coincide or nearly do share one. Every
+    `series` names it in figures, where operators that coincide or nearly do share one. `layers` is
+    the property of a ModelShape that says in how many layers it stands; "" is once a model. Every
     symbol is contracted (in lhs and rhs), kept (in one of them and out) or batch (in all three;
     n_kv of the rhs groups n). Raises OperatorError otherwise, with the symbol.
     """
@@ -57,6 +66,7 @@ class Operator:
     lhs: str
     rhs: str
     out: str
+    layers: str = "num_layers"
 
     def __post_init__(self) -> None:
         for side in ("lhs", "rhs", "out"):
@@ -78,6 +88,16 @@ class Operator:
     def _error(self, symbol: str, what: str) -> OperatorError:
         return OperatorError(f"operator {self.name}: {symbol} {what}.")
 
+    def num_layers(self, shape: ModelShape) -> int:
+        """In how many layers of a model it stands; 1 where it stands once beside them."""
+        return int(getattr(shape, self.layers)) if self.layers else 1
+
+    def num_weights(self, shape: ModelShape) -> int:
+        """Elements of one layer's right operand, all experts' together: weights, but for families
+        whose right operand is the cache."""
+        size = symbols(shape, 1, 1, 1)
+        return prod(int(size["x" if symbol == "u" else symbol]) for symbol in self.rhs.split())
+
     def product(self, shape: ModelShape, setting: Setting) -> Product:
         """The matrix product of this operator for a model and a setting.
 
@@ -96,32 +116,64 @@ class Operator:
         k = prod(size[symbol] for symbol in rhs if symbol not in out + batched)
         return (
             batch,
-            prod(size[symbol] for symbol in lhs) // (batch * k),
-            prod(size[symbol] for symbol in rhs) // (batch * k),
+            _quotient(prod(size[symbol] for symbol in lhs), batch * k),
+            _quotient(prod(size[symbol] for symbol in rhs), batch * k),
             k,
         )
 
 
+def _quotient(product: Any, part: Any) -> Any:
+    """Exact for whole numbers; the rows of an expert are none on average, so not always whole."""
+    return product // part if isinstance(product, int) and isinstance(part, int) else product / part
+
+
+Op, _QKV, _ATT, _FFN = Operator, Family.QKV, Family.ATTENTION, Family.MLP
+_OUT, _HEAD, _X, _L = Family.OUTPUT, Family.HEADS, Family.EXPERTS, Family.LATENT
+_GQA, _MLP, _GATE = "num_grouped_layers", "num_mlp_layers", "num_gated_mlp_layers"
+_ALL, _WIN = "num_unwindowed_layers", "num_windowed_layers"
 OPERATORS = (  # in the order a block runs them
-    #        name    family            title   series          lhs        rhs           out
-    Operator("q",    Family.QKV,       "XW_Q", "qkv mlp",      "b q h",   "h nd",       "b q nd"),
-    Operator("k",    Family.QKV,       "XW_K", "qkv mlp",      "b q h",   "h n_kv_d", "b q n_kv_d"),
-    Operator("v",    Family.QKV,       "XW_V", "qkv mlp",      "b q h",   "h n_kv_d", "b q n_kv_d"),
-    Operator("qk",   Family.ATTENTION, "QK^T", "qk/pv",        "b n q d", "b n_kv s d", "b n q s"),
-    Operator("pv",   Family.ATTENTION, "PV",   "qk/pv",        "b n q s", "b n_kv s d", "b n q d"),
-    Operator("up",   Family.MLP,       "XW_u", "up/gate/down", "b q h",   "h i",        "b q i"),
-    Operator("gate", Family.MLP,       "XW_g", "up/gate/down", "b q h",   "h i",        "b q i"),
-    Operator("down", Family.MLP,       "XW_d", "up/gate/down", "b q i",   "i h",        "b q h"),
+    Op("q",    _QKV, "XW_Q", "qkv mlp",      "b q h",   "h nd",       "b q nd",     _GQA),
+    Op("k",    _QKV, "XW_K", "qkv mlp",      "b q h",   "h n_kv_d",   "b q n_kv_d", _GQA),
+    Op("v",    _QKV, "XW_V", "qkv mlp",      "b q h",   "h n_kv_d",   "b q n_kv_d", _GQA),
+    Op("qk",   _ATT, "QK^T", "qk/pv",        "b n q d", "b n_kv s d", "b n q s",    _ALL),
+    Op("pv",   _ATT, "PV",   "qk/pv",        "b n q s", "b n_kv s d", "b n q d",    _ALL),
+    Op("up",   _FFN, "XW_u", "up/gate/down", "b q h",   "h i",        "b q i",      _MLP),
+    Op("gate", _FFN, "XW_g", "up/gate/down", "b q h",   "h i",        "b q i",      _GATE),
+    Op("down", _FFN, "XW_d", "up/gate/down", "b q i",   "i h",        "b q h",      _MLP),
 )  # fmt: skip
 
 OUTSIDE_THE_BLOCK = (  # what the paper's block leaves out of a decoding step
-    Operator("o",            Family.OUTPUT, "XW_O",  "o",            "b q nd",  "nd h",  "b q h"),
-    Operator("lm_head",      Family.HEADS,  "XW_LM", "lm head",      "b q h",   "h v",   "b q v"),
-    Operator("medusa_block", Family.HEADS,  "XW_1",  "Medusa heads", "b q h",   "h mh",  "b q mh"),
-    Operator("medusa_head",  Family.HEADS,  "XW_2",  "Medusa heads", "m b q h", "m h v", "m b q v"),
+    Op("o",            _OUT,  "XW_O",  "o",            "b q nd",  "nd h",  "b q h",   _GQA),
+    Op("lm_head",      _HEAD, "XW_LM", "lm head",      "b q h",   "h v",   "b q v",   ""),
+    Op("medusa_block", _HEAD, "XW_1",  "Medusa heads", "b q h",   "h mh",  "b q mh",  ""),
+    Op("medusa_head",  _HEAD, "XW_2",  "Medusa heads", "m b q h", "m h v", "m b q v", ""),
 )  # fmt: skip
 
-BY_NAME: Mapping[str, Operator] = {op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK}
+_MOE, _SH = "num_expert_layers", "num_shared_expert_layers"
+_MLA, _LOW = "num_latent_layers", "num_low_rank_layers"
+OF_OTHER_LAYERS = (  # of models whose layers are not the paper's block
+    Op("qk_window",   _ATT, "QK^T",    "window qk/pv", "b n q d",  "b n_kv w d", "b n q w",  _WIN),
+    Op("pv_window",   _ATT, "PV",      "window qk/pv", "b n q w",  "b n_kv w d", "b n q d",  _WIN),
+    Op("router",      _X,   "XW_r",    "router",       "b q h",    "h g",        "b q g",    _MOE),
+    Op("expert_up",   _X,   "X_e W_u", "experts",      "u r h",    "u h e",      "u r e",    _MOE),
+    Op("expert_gate", _X,   "X_e W_g", "experts",      "u r h",    "u h e",      "u r e",    _MOE),
+    Op("expert_down", _X,   "X_e W_d", "experts",      "u r e",    "u e h",      "u r h",    _MOE),
+    Op("shared_up",   _X,   "XW_u",    "shared exp.",  "b q h",    "h sh",       "b q sh",   _SH),
+    Op("shared_gate", _X,   "XW_g",    "shared exp.",  "b q h",    "h sh",       "b q sh",   _SH),
+    Op("shared_down", _X,   "XW_d",    "shared exp.",  "b q sh",   "sh h",       "b q h",    _SH),
+    Op("q_a",         _L,   "XW_DQ",   "latent proj.", "b q h",    "h a",        "b q a",    _LOW),
+    Op("q_b",         _L,   "XW_UQ",   "latent proj.", "b q a",    "a nqd",      "b q nqd",  _MLA),
+    Op("kv_a",        _L,   "XW_DKV",  "latent proj.", "b q h",    "h cr",       "b q cr",   _MLA),
+    Op("absorb_q",    _L,   "QW_UK",   "latent proj.", "n b q dn", "n dn c",     "n b q c",  _MLA),
+    Op("qk_latent",   _L,   "QK^T",    "latent qk/pv", "b n q cr", "b s cr",     "b n q s",  _MLA),
+    Op("pv_latent",   _L,   "PV",      "latent qk/pv", "b n q s",  "b s c",      "b n q c",  _MLA),
+    Op("absorb_o",    _L,   "OW_UV",   "latent proj.", "n b q c",  "n c dv",     "n b q dv", _MLA),
+    Op("o_latent",    _L,   "XW_O",    "latent proj.", "b q ndv",  "ndv h",      "b q h",    _MLA),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Operator] = {
+    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS
+}
 
 FAMILIES: Mapping[str, tuple[Operator, ...]] = {
     family.value: tuple(op for op in BY_NAME.values() if op.family is family) for family in Family
@@ -133,7 +185,15 @@ SERIES = tuple(dict.fromkeys(op.series for op in BY_NAME.values()))
 FIGURE_SERIES = tuple(
     dict.fromkeys(
         op.series
-        for family in (Family.QKV, Family.MLP, Family.ATTENTION, Family.OUTPUT, Family.HEADS)
+        for family in (
+            Family.QKV,
+            Family.MLP,
+            Family.ATTENTION,
+            Family.OUTPUT,
+            Family.HEADS,
+            Family.EXPERTS,
+            Family.LATENT,
+        )
         for op in FAMILIES[family]
     )
 )
@@ -153,14 +213,40 @@ def find(name: str) -> Operator:
         raise UnknownNameError("operator", name, BY_NAME) from None
 
 
+# What one forward pass of a whole model runs, layer by layer and once at its end.
+OF_A_LAYER = tuple(op for op in BY_NAME.values() if op.layers)
+
+
+def of_model(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
+    """The operators of a model's layers, and in how many layers each stands."""
+    return tuple((op, count) for op in OF_A_LAYER if (count := op.num_layers(shape)))
+
+
+def distinct_experts(experts: Experts, num_tokens: Any) -> Any:
+    """How many experts so many tokens touch, where each takes its own evenly: E (1 - (1 - k/E)^t).
+
+    An upper bound: skewed experts, and tokens that are alike, touch fewer.
+    """
+    share = experts.experts_per_token / experts.num_experts
+    return experts.num_experts * (1.0 - (1.0 - share) ** num_tokens)
+
+
 def dimensions(shape: ModelShape, setting: Setting) -> dict[str, int]:
-    """The table's symbols as numbers."""
-    return symbols(shape, setting.batch_size, setting.seq_len, setting.query_len)
+    """The table's symbols as whole numbers: of experts, the nearest number and rows enough."""
+    size = symbols(shape, setting.batch_size, setting.seq_len, setting.query_len)
+    if shape.experts:
+        pairs = setting.batch_size * setting.query_len * shape.experts.experts_per_token
+        size["u"] = max(1, round(size["u"]))
+        size["r"] = -(-pairs // size["u"])
+    return size
 
 
 def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) -> dict[str, Any]:
-    """The table's symbols for many settings at once: the three may be NumPy arrays of integers."""
-    return {
+    """The table's symbols for many settings at once: the three may be NumPy arrays of numbers.
+
+    Of parts that a model has not, the symbols are missing: no operator of its layers has them.
+    """
+    size = {
         "b": batch_size,
         "s": seq_len,
         "q": query_len,
@@ -175,18 +261,48 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
         "m": shape.num_medusa_heads,
         "mh": shape.num_medusa_heads * shape.hidden_size,
     }
+    if experts := shape.experts:
+        tokens = batch_size * query_len
+        touched = distinct_experts(experts, tokens)
+        size |= {
+            "x": experts.num_experts,
+            "g": experts.num_experts + experts.shared_is_gated,
+            "u": touched,
+            "r": tokens * experts.experts_per_token / touched,
+            "e": experts.width,
+            "sh": experts.shared_width,
+        }
+    if window := shape.window:
+        is_one = isinstance(seq_len, int)
+        size["w"] = min(seq_len, window.tokens) if is_one else seq_len.clip(max=window.tokens)
+    if latent := shape.latent:
+        size |= {
+            "c": latent.kv_rank,
+            "cr": latent.kv_rank + latent.rope_dim,
+            "dn": latent.nope_dim,
+            "dv": latent.value_dim,
+            "ndv": shape.num_heads * latent.value_dim,
+            "a": latent.q_rank or shape.hidden_size,
+            "nqd": shape.num_heads * (latent.nope_dim + latent.rope_dim),
+        }
+    return size
+
+
+CACHED = frozenset("qk pv qk_window pv_window qk_latent pv_latent".split())
+
+
+def num_weights(shape: ModelShape) -> int:
+    """Weights of all layers and the LM head; norms, biases and embeddings are left out."""
+    layers = sum(
+        count * op.num_weights(shape) for op, count in of_model(shape) if op.name not in CACHED
+    )
+    return layers + find("lm_head").num_weights(shape)
 
 
 def heads_weight_share(shape: ModelShape) -> float:
     """Weights of the Medusa heads over those of the layers and the LM head together."""
-    one_token = Setting(Phase.DECODE, batch_size=1, seq_len=1)
-
-    def weights(names: str) -> int:
-        products = [find(name).product(shape, one_token) for name in names.split()]
-        return sum(product.batch * product.k * product.n for product in products)
-
-    model = shape.num_layers * weights("q k v o up gate down") + weights("lm_head")
-    return weights("medusa_block medusa_head") / model
+    heads = sum(find(name).num_weights(shape) for name in ("medusa_block", "medusa_head"))
+    return heads / num_weights(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +337,16 @@ def points(
     settings: Iterable[Setting],
     dtypes: Iterable[Dtype],
 ) -> list[Point]:
-    """The logical points of a grid: model by model, operator by operator, setting by setting."""
+    """The logical points of a grid: model by model, operator by operator, setting by setting.
+
+    An operator that stands in no layer of a model has no points of it.
+    """
     operators, settings, dtypes = list(operators), list(settings), list(dtypes)
     return [
         Point(shape, operator, setting, dtype)
         for shape in shapes
         for operator in operators
+        if operator.num_layers(shape)
         for setting in settings
         for dtype in dtypes
     ]

@@ -36,8 +36,8 @@ from medusa_bench.decode.study.study import (
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
-from medusa_bench.specs.models import ModelShape
 from medusa_bench.specs.operators import Family
+from medusa_bench.specs.shapes import ModelShape
 from tests.builders.latencies import LinearInRows
 from tests.builders.tiny_models import tiny_llama
 

@@ -18,7 +18,8 @@ from medusa_bench.base.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
-from medusa_bench.specs import models
+from medusa_bench.specs import configs, models
+from medusa_bench.specs.shapes import ModelShape, Window
 
 LLAMA_3_1_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -33,8 +34,8 @@ LLAMA_3_1_8B = {
 }
 
 
-def shape_of(config: Mapping[str, Any]) -> models.ModelShape:
-    return models.from_config(dict(config), name="it", where="it.json")
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
+    return configs.from_config(dict(config), name="it", where="it.json")
 
 
 def llama(**changes: object) -> dict[str, Any]:
@@ -134,22 +135,17 @@ def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
     )
     assert (shape.hidden_size, shape.head_dim, shape.vocab_size) == (3840, 256, 262208)
     assert any("text_config" in note for note in shape.unmodelled)
-    assert any("1024 tokens in some layers" in note for note in shape.unmodelled)
+    assert shape.window == Window(1024, 40)
     assert "the vision model is left out" in shape.unmodelled
 
 
 @pytest.mark.parametrize(
     ("config", "reasons"),
     [
-        (
-            llama(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2),
-            ["mixture of experts (num_local_experts 8)"],
-        ),
-        (llama(model_type="qwen2_moe", num_experts=60), ["mixture of experts"]),
-        (llama(model_type="gpt_oss", num_local_experts=32), ["mixture of experts"]),
+        (llama(model_type="qwen3", num_experts=60), ["mixture of experts (num_experts 60)"]),
         (llama(model_type="new", ffn_config={"moe_num_experts": 16}), ["mixture of experts"]),
         (
-            llama(model_type="deepseek_v3", n_routed_experts=256, kv_lora_rank=512),
+            llama(model_type="longcat_flash", n_routed_experts=256, kv_lora_rank=512),
             ["mixture of experts (n_routed_experts 256)", "latent attention (kv_lora_rank 512)"],
         ),
         (llama(model_type="minicpm3", q_lora_rank=768, kv_lora_rank=256), ["latent attention"]),
@@ -166,14 +162,14 @@ def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
         (llama(model_type="lfm2", conv_L_cache=3), ["convolutional"]),
         (llama(model_type="nemotron_h", hybrid_override_pattern="M-M*"), ["recurrent"]),
         (llama(model_type="recurrent_gemma", block_types=["recurrent"]), ["recurrent"]),
-        (llama(model_type="nemotron"), ["an MLP without a gate (model_type nemotron)"]),
-        ({"model_type": "gpt2", "n_embd": 768}, ["an MLP without a gate"]),
-        (llama(model_type="gpt_neox"), ["an MLP without a gate"]),
-        (llama(model_type="falcon", multi_query=True), ["an MLP without a gate"]),
-        (llama(model_type="phi"), ["an MLP without a gate"]),
-        (llama(model_type="starcoder2"), ["an MLP without a gate"]),
+        (llama(model_type="rwkv6qwen2"), ["a recurrent model (model_type rwkv6qwen2)"]),
+        (llama(model_type="deepseek_v32", index_topk=2048), ["an indexer"]),
+        (llama(num_key_value_heads_per_layer=[4, 4, 2]), ["key/value heads that differ by layer"]),
+        (llama(model_type="helium", head_dim=64), ["no equal parts of hidden_size"]),
+        (llama(model_type="brand_new"), ["brand_new, which is not known", "hidden_size 4096"]),
+        (llama(model_type=None), ["no model_type; understood were hidden_size 4096"]),
         (llama(model_type="gemma3n_text", num_kv_shared_layers=15), ["share keys and values"]),
-        (llama(model_type="gemma4_text", global_head_dim=512), ["heads of two sizes"]),
+        (llama(model_type="gemma2", global_head_dim=512), ["heads of two sizes"]),
         (llama(model_type="gemma4_text", per_layer_config={"5": {}}), ["differ by layer"]),
         (llama(model_type="hunyuan_v1_dense", use_cla=True), ["share keys and values"]),
         (llama(model_type="nemotron-nas", block_configs=[{}]), ["blocks that differ by layer"]),
@@ -182,7 +178,7 @@ def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
         (llama(intermediate_size=[8192, 16384]), ["intermediate_size differs by layer"]),
         (llama(is_encoder_decoder=True), ["an encoder and a decoder"]),
         (
-            {"model_type": "llava", "text_config": llama(model_type="mixtral", num_experts=8)},
+            {"model_type": "llava", "text_config": llama(model_type="qwen3", num_experts=8)},
             ["mixture of experts"],
         ),
     ],
@@ -199,24 +195,50 @@ def test_a_block_that_is_not_the_tables_is_refused_by_name(
 @pytest.mark.parametrize(
     ("config", "note"),
     [
-        (llama(model_type="mistral", sliding_window=4096), "4096 tokens in all layers"),
-        (llama(model_type="phi3", sliding_window=2047), "2047 tokens in all layers"),
-        (llama(model_type="gemma2", sliding_window=4096, head_dim=128), "in some layers"),
-        (
-            llama(sliding_window=512, layer_types=["sliding_attention"] * 5 + ["full_attention"]),
-            "512 tokens in 5 of 6 layers",
-        ),
         (llama(cross_attention_layers=[3, 8]), "cross_attention_layers"),
         (llama(quantization_config={"quant_method": "awq"}), "quantised weights (awq)"),
         (llama(num_nextn_predict_layers=1), "num_nextn_predict_layers"),
-        (llama(model_type="brand_new"), "model_type brand_new is not known"),
-        (llama(model_type=None), "no model_type"),
         (llama(model_type="qwen2_vl", vision_config={}), "the vision model is left out"),
     ],
 )
 def test_what_changes_no_row_is_said_with_the_shape(config: dict[str, Any], note: str) -> None:
     (found,) = shape_of(config).unmodelled
     assert note in found
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        (llama(model_type="mistral", sliding_window=4096), Window(4096, 32)),
+        (llama(model_type="phi3", sliding_window=2047), Window(2047, 32)),
+        (llama(model_type="gemma2", sliding_window=4096, head_dim=128), Window(4096, 16)),
+        (llama(model_type="cohere2", sliding_window=4096), Window(4096, 24)),
+        (
+            llama(sliding_window=512, layer_types=["sliding_attention"] * 5 + ["full_attention"]),
+            Window(512, 27),
+        ),
+        (llama(layer_types=["full_attention"] * 32, sliding_window=4096), None),
+        (llama(model_type="qwen2", use_sliding_window=False, sliding_window=131072), None),
+    ],
+)
+def test_windows_stand_in_the_layers_that_have_them(
+    config: dict[str, Any], window: Window | None
+) -> None:
+    assert shape_of(config).window == window
+
+
+def test_an_unknown_type_is_taken_for_llamas_block_where_that_is_asked_for() -> None:
+    config = llama(model_type="brand_new")
+    with pytest.raises(UnsupportedModelError) as caught:
+        shape_of(config)
+    assert "--assume-block llama" in str(caught.value.hint)
+    shape = configs.from_config(config, name="it", where="it.json", assume_llama=True)
+    assert (shape.num_kv_heads, shape.intermediate_size) == (8, 14336)
+    assert "taken for Llama's block" in shape.unmodelled[0]
+    with pytest.raises(UnsupportedModelError, match="recurrent"):
+        configs.from_config(
+            llama(model_type="rwkv9"), name="it", where="it.json", assume_llama=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -310,7 +332,7 @@ def test_mutants_of_a_config_give_a_shape_or_an_error_in_words() -> None:
             raw[rng.randrange(len(raw))] = rng.randrange(256)
         try:
             parsed = parse_object(bytes(raw), where="it.json")
-            shape = models.from_config(parsed, name="it", where="it.json")
+            shape = configs.from_config(parsed, name="it", where="it.json")
         except MedusaBenchError as error:
             assert "it.json" in error.message
             outcomes[False] += 1

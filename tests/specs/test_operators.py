@@ -1,6 +1,8 @@
 """The operator table: the paper's closed forms, its numbers by hand, and laws."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,19 +12,25 @@ from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.cli import run
 from medusa_bench.specs import paper_grid
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import PRESETS, ModelShape
+from medusa_bench.specs.models import PRESETS
 from medusa_bench.specs.operators import (
     BY_NAME,
+    CACHED,
     OPERATORS,
     OUTSIDE_THE_BLOCK,
     Family,
+    Operator,
     dimensions,
+    distinct_experts,
     find,
     heads_weight_share,
+    of_model,
     points,
+    symbols,
 )
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase, Setting, settings
+from medusa_bench.specs.shapes import ModelShape
 
 LLAMA_33B = PRESETS["llama-33b"]
 MISTRAL = PRESETS["mistral-7b"]
@@ -31,6 +39,8 @@ FLOAT16 = Dtype.FLOAT16
 sizes = st.integers(1, 512)
 paper_shapes = st.sampled_from([PRESETS[name] for name in paper_grid.PAPER_MODELS])
 any_shapes = st.sampled_from(list(PRESETS.values()))
+# Of experts, tokens touch fewer than each for itself, in whole numbers: their laws stand below.
+no_experts = st.sampled_from([shape for shape in PRESETS.values() if not shape.experts])
 any_settings = st.builds(
     lambda phase, b, s, q: Setting(phase, b, s, q if phase is Phase.MEDUSA else 1),
     st.sampled_from(Phase),
@@ -38,6 +48,11 @@ any_settings = st.builds(
     sizes,
     sizes,
 )
+
+
+def standing(shape: ModelShape) -> list[Operator]:
+    """The operators that a model has."""
+    return [operator for operator in BY_NAME.values() if operator.num_layers(shape)]
 
 
 def product(name: str, shape: ModelShape, setting: Setting) -> Product:
@@ -111,7 +126,7 @@ def test_flops_and_bytes_equal_those_written_out_by_hand(
 
 @given(any_shapes, sizes, sizes)
 def test_decode_is_medusa_with_one_candidate(shape: ModelShape, b: int, s: int) -> None:
-    for operator in BY_NAME.values():
+    for operator in standing(shape):
         assert operator.product(shape, Setting(Phase.DECODE, b, s)) == operator.product(
             shape, Setting(Phase.MEDUSA, b, s, 1)
         )
@@ -121,21 +136,21 @@ def test_decode_is_medusa_with_one_candidate(shape: ModelShape, b: int, s: int) 
 def test_prefill_is_medusa_with_as_many_candidates_as_tokens(
     shape: ModelShape, b: int, s: int
 ) -> None:
-    for operator in BY_NAME.values():
+    for operator in standing(shape):
         assert operator.product(shape, Setting(Phase.PREFILL, b, s)) == operator.product(
             shape, Setting(Phase.MEDUSA, b, s, s)
         )
 
 
-@given(any_shapes, any_settings, st.integers(2, 8))
+@given(no_experts, any_settings, st.integers(2, 8))
 def test_flops_are_linear_in_batch_size(shape: ModelShape, setting: Setting, times: int) -> None:
     larger = Setting(
         setting.phase, times * setting.batch_size, setting.seq_len, setting.num_candidates
     )
-    for operator in BY_NAME.values():
+    for operator in standing(shape):
         one, many = operator.product(shape, setting), operator.product(shape, larger)
         assert many.flops == times * one.flops
-        if operator.family is Family.ATTENTION:
+        if operator.name in CACHED:
             assert many.num_elements == times * one.num_elements
         else:  # the weights are read once, however many sequences
             assert many.num_elements < times * one.num_elements
@@ -169,13 +184,14 @@ def test_every_product_contracts_and_returns_what_its_row_says(
     shape: ModelShape, setting: Setting
 ) -> None:
     size = dimensions(shape, setting)
-    for operator in BY_NAME.values():
+    for operator in standing(shape):
         made = operator.product(shape, setting)
         out = 1
         for symbol in operator.out.split():
             out *= size[symbol]
         assert made.batch * made.m * made.n == out
-        contracted = "d" if operator.name == "qk" else operator.rhs.split()[-2]
+        lhs, rhs, kept = (set(side.split()) for side in (operator.lhs, operator.rhs, operator.out))
+        (contracted,) = lhs & rhs - kept
         assert made.k == size[contracted]
 
 
@@ -280,3 +296,97 @@ def test_a_wrong_word_is_refused_with_a_hint(
 ) -> None:
     assert run(["operators", *arguments.split()]) == code
     assert message in capsys.readouterr().err
+
+
+# modern.md's worked examples: the weights that a verification of q tokens reads, over one's.
+@pytest.mark.parametrize(
+    ("model", "batch_size", "ratios"),
+    [
+        ("mixtral-8x7b", 1, {2: 1.66, 4: 2.53, 8: 3.30, 16: 3.62, 64: 3.65}),
+        ("mixtral-8x7b", 8, {2: 1.10, 4: 1.11, 8: 1.11}),
+        ("qwen3-30b-a3b", 1, {2: 1.56, 4: 2.57, 8: 4.25, 16: 6.54, 64: 9.78}),
+        ("qwen3-30b-a3b", 8, {2: 1.54, 4: 2.05, 8: 2.30}),
+        ("qwen3-30b-a3b", 64, {2: 1.02, 8: 1.02}),
+        ("gpt-oss-120b", 1, {2: 1.68, 4: 2.97, 8: 5.31, 16: 9.20, 64: 19.7}),
+        ("gpt-oss-120b", 64, {2: 1.13, 8: 1.15}),
+        ("deepseek-v3", 1, {2: 1.54, 4: 2.57, 8: 4.45, 16: 7.55, 64: 16.0}),
+        ("deepseek-v3", 8, {2: 1.70, 4: 2.66, 8: 3.59}),
+        ("kimi-k2", 1, {2: 1.65, 4: 2.92, 8: 5.30, 16: 9.49, 64: 24.0}),
+        ("kimi-k2", 64, {2: 1.26, 8: 1.35}),
+    ],
+)
+def test_a_verification_reads_the_experts_that_its_tokens_touch(
+    model: str, batch_size: int, ratios: Mapping[int, float]
+) -> None:
+    shape = PRESETS[model]
+
+    def weights_read(query_len: int) -> float:
+        size = symbols(shape, batch_size, 1, query_len)
+        found = float(find("lm_head").num_weights(shape))
+        for operator, count in of_model(shape):
+            if operator.name not in CACHED:
+                batch, _, n, k = operator.sizes(size)
+                found += count * batch * n * k
+        return found
+
+    for query_len, ratio in ratios.items():
+        digits = 1 if ratio > 10 else 2
+        assert round(weights_read(query_len) / weights_read(1), digits) == pytest.approx(
+            ratio, abs=1.01 * 10**-digits
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "touched"),
+    [
+        ("mixtral-8x7b", (2.0, 3.5, 5.5, 7.2, 7.9)),
+        ("qwen3-30b-a3b", (8.0, 15.5, 29.1, 51.6, 82.4, 111.8, 125.9)),
+        ("gpt-oss-120b", (4.0, 7.9, 15.3, 28.7, 51.0, 81.7, 111.2, 125.8)),
+        ("deepseek-v3", (8.0, 15.8, 30.5, 57.4, 102.0, 163.3, 222.4, 251.6)),
+        ("kimi-k2", (8.0, 15.8, 31.0, 59.5, 109.8, 188.2, 284.2, 358.1)),
+    ],
+)
+def test_distinct_experts_are_as_many_as_chance_has_it(
+    model: str, touched: tuple[float, ...]
+) -> None:
+    experts = PRESETS[model].experts
+    assert experts is not None
+    for power, expected in enumerate(touched):
+        assert round(distinct_experts(experts, 2**power), 1) == pytest.approx(expected, abs=0.051)
+
+
+def test_latent_attention_computes_what_it_caches_over_and_over() -> None:
+    """242 FLOP a byte at one query of DeepSeek-V3's 128 heads, where grouped heads have 8."""
+    shape = PRESETS["deepseek-v3"]
+    setting = Setting(Phase.DECODE, 1, 8192)
+    products = [find(name).product(shape, setting) for name in ("qk_latent", "pv_latent")]
+    assert (products[0].m, products[0].k, products[1].n) == (128, 576, 512)
+    flops = sum(product.flops for product in products)
+    assert flops == 2 * 128 * 8192 * (2 * 512 + 64)
+    cached = 8192 * 576 * 2
+    assert flops / cached == pytest.approx(242, abs=1)
+
+
+def test_a_window_bounds_the_cached_tokens_of_its_layers() -> None:
+    shape = PRESETS["gemma-3-12b"]
+    assert [(op.name, count) for op, count in of_model(shape) if op.family is Family.ATTENTION] == [
+        ("qk", 8), ("pv", 8), ("qk_window", 40), ("pv_window", 40),
+    ]  # fmt: skip
+    for cached, within in ((512, 512), (8192, 1024)):
+        product = find("qk_window").product(shape, Setting(Phase.DECODE, 1, cached))
+        assert product.n == within
+        assert find("qk").product(shape, Setting(Phase.DECODE, 1, cached)).n == cached
+
+
+def test_rows_of_experts_hold_every_token() -> None:
+    shape = PRESETS["qwen3-30b-a3b"]
+    for tokens in (1, 2, 7, 64, 500):
+        product = find("expert_up").product(shape, Setting(Phase.MEDUSA, 1, 128, tokens))
+        assert product.batch * product.m >= 8 * tokens
+        assert product.batch <= 128
+
+
+def test_an_mlp_without_a_gate_has_two_products() -> None:
+    plain = PRESETS["llama-7b"]
+    names = {op.name for op, _ in of_model(replace(plain, gated=False))}
+    assert {op.name for op, _ in of_model(plain)} - names == {"gate"}

@@ -24,7 +24,7 @@ from medusa_bench.specs.models import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATORS = "medusa_bench/specs/operators.py"
-LAST_ROW = '"m b q h", "m h v", "m b q v"),\n'
+LAST_ROW = '"m b q h", "m h v", "m b q v", ""),\n'
 
 
 @pytest.fixture
@@ -59,30 +59,30 @@ def out(copy: Path, *arguments: str) -> str:
 
 
 def test_an_operator_is_one_row_and_shows_everywhere(copy: Path) -> None:
-    row = '    Operator("router", Family.MLP, "XW_r", "router", "b q h", "h n", "b q n"),\n'
+    row = '    Operator("adapter", Family.MLP, "XW_z", "adapter", "b q h", "h n", "b q n"),\n'
     edit(copy / OPERATORS, LAST_ROW, LAST_ROW + row)
-    assert "XW_r" in out(copy, "operators")
-    plan = out(copy, "sweep", "--dry-run", "--json", "--operator", "router", "-m", "llama-7b")
+    assert "XW_z" in out(copy, "operators")
+    plan = out(copy, "sweep", "--dry-run", "--json", "--operator", "adapter", "-m", "llama-7b")
     assert json.loads(plan)["points"]
-    grid = ["--operator", "router", "-m", "llama-7b", "-b", "1,4", "-s", "128"]
+    grid = ["--operator", "adapter", "-m", "llama-7b", "-b", "1,4", "-s", "128"]
     out(copy, "predict", "--gpu", "a40", *grid, "-o", "predicted")
-    assert "router" in out(copy, "results", "show", "predicted", "--json")
+    assert "adapter" in out(copy, "results", "show", "predicted", "--json")
     lines = out(copy, "roofline", "predicted", "--json")
     names = {each["name"] for panel in json.loads(lines) for each in panel["series"]}
-    assert names == {"router init", "router ar", "router Medusa"}
-    assert "router" in out(copy, "roofline", "predicted")
+    assert names == {"adapter init", "adapter ar", "adapter Medusa"}
+    assert "adapter" in out(copy, "roofline", "predicted")
     out(copy, "roofline", "predicted", "-o", "figure.png")
     out(copy, "report", "predicted", "-o", "report.html")
-    assert "router" in (copy / "report.html").read_text()
+    assert "adapter" in (copy / "report.html").read_text()
     out(copy, "results", "export", "predicted", "-o", "points.csv")
-    assert ",router," in (copy / "points.csv").read_text()
+    assert ",adapter," in (copy / "points.csv").read_text()
 
 
 @pytest.mark.parametrize(
     ("operands", "symbol", "words"),
     [
         ('"b q h", "h h", "b q h"', "h", "stands twice in rhs"),
-        ('"b q h", "h x", "b q x"', "x", "is no symbol"),
+        ('"b q h", "h y", "b q y"', "y", "is no symbol"),
         ('"b q h", "h i", "b q v"', "i", "is neither contracted, nor kept, nor batch"),
         ('"b q h", "i v", "b q v"', "h", "is neither"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 
 def random_model(

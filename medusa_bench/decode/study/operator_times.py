@@ -29,7 +29,7 @@ from medusa_bench.decode.study.arbitrary_tokens import star
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 Call = Callable[[], Any]
 

@@ -23,9 +23,9 @@ from medusa_bench.decode.study.rounds import Question
 from medusa_bench.decode.study.study import GenerationStudy, Rates
 from medusa_bench.measure import nvml as gpu
 from medusa_bench.measure.host import cpu_name
-from medusa_bench.specs import models
+from medusa_bench.specs import configs, models
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def load(request: Request) -> Loaded:
         request,
         model=decoder,
         packing=packing,
-        shape=models.from_config(
+        shape=configs.from_config(
             config.to_dict(), name=Path(request.model).stem, where=request.model
         ),
         questions=questions,

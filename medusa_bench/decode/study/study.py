@@ -40,10 +40,10 @@ from medusa_bench.decode.study.judging import Candidate, Paired, paired, verdict
 from medusa_bench.decode.study.operator_times import ModelTimes
 from medusa_bench.decode.study.rounds import BatchRun, Difference, GeneratedVariant, Question
 from medusa_bench.results.rows import Provenance
-from medusa_bench.specs import models
+from medusa_bench.specs import configs
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
-from medusa_bench.specs.models import ModelShape
+from medusa_bench.specs.shapes import ModelShape
 
 Rates = HeadAccuracy | JointFrequency
 
@@ -153,7 +153,7 @@ class HeadsTimes:
 def draft_times(draft: DecoderModel, target: ModelTimes) -> ModelTimes:
     """Of one draft pass, simulated as the target's are; no rounds yet."""
     shape = replace(
-        models.from_config(draft.config.to_dict(), name="draft", where="the draft's config"),
+        configs.from_config(draft.config.to_dict(), name="draft", where="the draft's config"),
         num_layers=draft.num_layers,
     )
     return ModelTimes(draft, shape, [1], target.batch_size, target.seq_len)
