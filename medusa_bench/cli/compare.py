@@ -81,6 +81,7 @@ _GENERATE = simulation.stack(
 @simulation.ACCEPTANCE
 @simulation.TASK
 @simulation.COST
+@simulation.GROUP
 @simulation.ENGINE
 @click.option(
     "--heads",
@@ -138,6 +139,8 @@ def command(
     dtype: str,
     block: str | None,
     host_s: float | None,
+    tp: int,
+    interconnect: str | None,
     engine: str | None,
     engine_version: str | None,
     lock_step: bool,
@@ -192,6 +195,7 @@ def command(
     studies = []
     models_of = named.latency_models(gpu, timing=timing, by=by)
     for name, latency in zip(gpu, models_of, strict=True):
+        counted = named.counted_block(block, gpu=name)
         at = partial(
             simulate,
             variants,
@@ -199,8 +203,9 @@ def command(
             latency,
             Dtype(dtype),
             engine=named.engine_cost(engine, engine_version, host_s, gpu=name),
-            block=named.counted_block(block, gpu=name),
+            block=counted,
             lock_step=lock_step,
+            group=named.group_of(latency, tp, interconnect, counted),
         )
         if reported_speedup:
             implied = choosing.implied(variants, at([settings[0]]), reported_speedup)
@@ -208,7 +213,7 @@ def command(
         rows = at(settings)
         ends = break_even(rows, at)
         studies.append((latency, rows, ends, verdict(rows, ends)))
-        warnings += named.too_large(latency, target, settings, Dtype(dtype))
+        warnings += named.too_large(latency, target, settings, Dtype(dtype), tp)
     for warning in warnings:
         console.warn(warning)
     _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)

@@ -52,6 +52,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     "within any interval.",
 )
 @simulation.COST
+@simulation.GROUP
 @simulation.HEADS
 @click.option(
     "--engine",
@@ -85,6 +86,8 @@ def command(
     dtype: str,
     block: str | None,
     host_s: float | None,
+    tp: int,
+    interconnect: str | None,
     engine: str,
     engine_version: str | None,
     check: Path | None,
@@ -144,6 +147,7 @@ def command(
             "" if engine == "json" else engine, engine_version, host_s, gpu=gpu
         ),
         block=Block(block or "full"),
+        group=named.group_of(latency, tp, interconnect, Block(block or "full")),
     )
     schedule, written = read, None
     if schedule is None:
@@ -152,7 +156,7 @@ def command(
         written = schedule_files.write(
             schedules.plan(rows, margin, tolerance),
             schedule_files.ServingEngine(engine),
-            schedule_files.Served(method, served_model or model, served_draft or ""),
+            schedule_files.Served(method, served_model or model, served_draft or "", tp),
             always=schedules.best_constant(rows),
         )
         schedule = written.means

@@ -85,6 +85,20 @@ COST = stack(
         help="Time that a speculating step spends beside its passes, as 0.05ms.",
     ),
 )
+GROUP = stack(
+    click.option(
+        "--tp",
+        type=int,
+        default=1,
+        show_default=True,
+        help="GPUs of one node over which target and drafts are split (tensor parallelism).",
+    ),
+    click.option(
+        "--interconnect",
+        type=click.Choice(["nvlink", "pcie"]),
+        help="What joins them.  [default: what the GPU has]",
+    ),
+)
 ENGINE_VERSION = click.option(
     "--engine-version", help="The engine's version, which tells more than its name."
 )

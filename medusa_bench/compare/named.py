@@ -5,12 +5,14 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import serving
 from medusa_bench.compare.methods import medusa
 from medusa_bench.compare.passes import Block, Draft, memory_bytes
 from medusa_bench.compare.serving import EngineCost
 from medusa_bench.compare.simulation import step_costs
 from medusa_bench.predict import choosing
+from medusa_bench.predict.allreduce import AllReduce, all_reduce
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results import folders
 from medusa_bench.results.rows import Timing
@@ -70,11 +72,29 @@ def latency_models(
     return models
 
 
+def group_of(
+    latency: LatencyModel, tp: int, interconnect: str | None, block: Block
+) -> AllReduce | None:
+    """The GPUs of a tensor-parallel group, of the kind that a latency model is of; None for one.
+
+    Raises MedusaBenchError where no profile tells how that GPU is joined to others, and where one
+    layer alone is counted.
+    """
+    if tp == 1 and interconnect is None:
+        return None
+    if block is Block.PAPER:
+        raise MedusaBenchError(
+            "Several GPUs are counted for a whole model.", hint="add --block full."
+        )
+    return all_reduce(profiles.profile_of(latency.device), tp, interconnect)
+
+
 def too_large(
     latency: LatencyModel,
     target: ModelShape,
     settings: Sequence[tuple[int, int]],
     dtype: Dtype,
+    num_gpus: int = 1,
 ) -> list[str]:
     """In words, which settings do not fit into the device's memory, where a profile tells it."""
 
@@ -88,12 +108,13 @@ def too_large(
     large = [
         (batch_size, seq_len)
         for batch_size, seq_len in settings
-        if memory_bytes(target, batch_size, seq_len, dtype) > found[0].memory_bytes
+        if memory_bytes(target, batch_size, seq_len, dtype) > num_gpus * found[0].memory_bytes
     ]
     if not large:
         return []
     batch_size, seq_len = large[0]
-    has = f"{latency.device} has ({found[0].memory_bytes / 2**30:.0f} GiB)"
+    own = f"{found[0].memory_bytes / 2**30:.0f} GiB"
+    has = f"{latency.device} has ({own})" if num_gpus == 1 else f"{num_gpus} GPUs have ({own} each)"
     return [
         f"{len(large)} of {len(settings)} settings need more memory than {has}, the first of them "
         f"batch size {batch_size} with {seq_len} cached tokens; what they show is the speed of the "

@@ -180,6 +180,17 @@ def _operators(
 _NOT_THERE = frozenset({"o", "o_latent"})  # in the paper's block
 
 
+def all_reduced(shape: ModelShape, setting: Setting, dtype: Dtype) -> tuple[float, float]:
+    """How many sums of how many bytes a pass of a tensor-parallel group takes.
+
+    Two a layer, after the attention's output and after the MLP or the experts; one more after the
+    embedding. Logits are gathered beside: as one more, for the tokens that are decided on.
+    """
+    tokens = setting.batch_size * setting.query_len
+    width_bytes = max(2, dtype.bytes_per_element)  # activations stay in 16 bits
+    return 2.0 * shape.num_layers + 2.0, tokens * shape.hidden_size * width_bytes
+
+
 def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype) -> int:
     """What decoding must hold: every layer's weights, the LM head and the cached keys and values.
 

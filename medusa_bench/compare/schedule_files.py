@@ -56,11 +56,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What is served: a method of METHODS, and names of the model and of the weights that draft."""
+    """What is served: a method of METHODS, and names of the model and of the weights that draft.
+
+    num_gpus: over which the model is split.
+    """
 
     method: str
     model: str
     draft: str = ""
+    num_gpus: int = 1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -143,6 +147,8 @@ def _own(schedule: Schedule, served: Served) -> str:
 
 def _vllm(schedule: Schedule, name: str, served: Served) -> Written:
     launch = f"vllm serve {shlex.quote(served.model)} --max-num-seqs {schedule.max_batch_size}"
+    if served.num_gpus > 1:
+        launch += f" --tensor-parallel-size {served.num_gpus}"
     if not schedule.max_draft_len:
         return Written(f"{launch}\n", schedule)
     config: dict[str, Any] = {"method": name}
@@ -172,6 +178,7 @@ def _tensorrt(schedule: Schedule, name: str, served: Served) -> Written:
     lines = [
         f"# trtllm-serve {shlex.quote(served.model)} --config FILE  (this file)",
         f"max_batch_size: {means.max_batch_size}",
+        *([f"tensor_parallel_size: {served.num_gpus}"] if served.num_gpus > 1 else []),
     ]
     if longest:
         entries = ", ".join(f"{span.last_batch}: {span.draft_len}" for span in means.spans)
@@ -209,6 +216,8 @@ def _sglang(schedule: Schedule, name: str, served: Served) -> Written:
         f"python3 -m sglang.launch_server --model-path {shlex.quote(served.model)} "
         f"--max-running-requests {largest}"
     )
+    if served.num_gpus > 1:
+        launch += f" --tp-size {served.num_gpus}"
     if not schedule.max_draft_len:
         return Written(f"{launch}\n", schedule)
     ends = {span.last_batch for span in schedule.spans}
@@ -238,6 +247,11 @@ def _sglang(schedule: Schedule, name: str, served: Served) -> Written:
 
 
 def _llama_cpp(schedule: Schedule, name: str, served: Served, length: int) -> Written:
+    if served.num_gpus > 1:
+        raise MedusaBenchError(
+            "llama.cpp splits a model over GPUs layer by layer, which --tp does not model.",
+            hint="another --engine, or one GPU.",
+        )
     largest = schedule.max_batch_size
     launch = f"llama-server -m {shlex.quote(served.model)} -np {largest}"
     if length:

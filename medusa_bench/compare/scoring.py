@@ -27,6 +27,7 @@ from medusa_bench.compare.passes import Block, Kind, Method
 from medusa_bench.compare.serving import CostTable, EngineCost, Steps
 from medusa_bench.compare.serving_fit import Evidence
 from medusa_bench.compare.simulation import Variant, product_steps, simulate
+from medusa_bench.predict.allreduce import AllReduce, all_reduce
 from medusa_bench.predict.choosing import model_for
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.specs import models, profiles
@@ -66,6 +67,7 @@ class Published:
     batch_size: int
     seq_len: int
     speedup: float
+    group: AllReduce | None = None  # of several GPUs
 
     @property
     def engine(self) -> str:
@@ -129,8 +131,6 @@ class _RefusedError(Exception):
 
 
 def _express(row: Mapping[str, str]) -> Published:
-    if row.get("num_gpus", "") not in {"", "1"}:
-        raise _RefusedError("several GPUs")
     target = _found(models.load, row["model"], "model unknown")
     speedup = _number(row, "speedup")
     method = _method(row, target)
@@ -144,7 +144,21 @@ def _express(row: Mapping[str, str]) -> Published:
         _whole(row, "batch_size"),
         _whole(row, "seq_len") if row.get("seq_len") else _DEFAULT_SEQ_LEN,
         speedup,
+        _group(row, target),
     )
+
+
+def _group(row: Mapping[str, str], target: ModelShape) -> AllReduce | None:
+    """The GPUs over which a row's model is split, one node's; None for one."""
+    num_gpus = _whole(row, "num_gpus") if row.get("num_gpus") else 1
+    if num_gpus == 1:
+        return None
+    profile = _found(profiles.profile_of, row["gpu"] or "no GPU", "GPU unknown")
+    try:
+        target.split(num_gpus)
+        return all_reduce(profile, num_gpus)
+    except (MedusaBenchError, ValueError):
+        raise _RefusedError("a group of GPUs over which the model does not divide") from None
 
 
 def _found(find: Callable[[str], T], name: str, reason: str) -> T:
@@ -218,13 +232,14 @@ _USUAL_LENGTHS = {"eagle-1": 3, "eagle-2": 3, "eagle-3": 3, "prompt-lookup": 10,
 def evidence_of(rows: Sequence[Published]) -> Evidence:
     """The rows as the fit reads them: every pass's products predicted, engines left out."""
     steps: list[Steps | None] = [None] * len(rows)
-    groups: dict[tuple[int, str, Dtype], list[int]] = {}
+    groups: dict[tuple[int, str, Dtype, AllReduce | None], list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault((id(row.latency), row.target.name, row.dtype), []).append(index)
+        key = (id(row.latency), row.target.name, row.dtype, row.group)
+        groups.setdefault(key, []).append(index)
     for indices in groups.values():
         first = rows[indices[0]]
         settings = [(rows[i].variant, rows[i].batch_size, rows[i].seq_len) for i in indices]
-        found = product_steps(settings, first.target, first.latency, first.dtype)
+        found = product_steps(settings, first.target, first.latency, first.dtype, first.group)
         for position, index in enumerate(indices):
             steps[index] = found[position : position + 1]
     return Evidence(
@@ -397,6 +412,7 @@ def _crossing(scored: Scored, indices: Sequence[int]) -> Crossing | None:
             settings,
             engine=scored.costs[indices[0]],
             block=Block.FULL,
+            group=first.group,
         )
 
     batch_sizes = [1, *(row.batch_size for row in rows), _BEYOND * rows[-1].batch_size]

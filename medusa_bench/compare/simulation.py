@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare.acceptance import AcceptanceModel, first_accepted, lock_step_rate
 from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import vanilla
-from medusa_bench.compare.passes import Block, Method, Pass
+from medusa_bench.compare.passes import Block, Method, Pass, all_reduced
 from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
+from medusa_bench.predict.allreduce import SPREAD, AllReduce
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.columns import FloatArray, Latencies, Products
@@ -168,8 +170,12 @@ def _passes(
     block: Block,
     *,
     served: bool,
+    group: AllReduce | None = None,
 ) -> _Passes:
-    """steps: a variant at a batch_size and seq_len, each. served: lookups draft in turns."""
+    """steps: a variant at a batch_size and seq_len, each. served: lookups draft in turns.
+
+    group: the GPUs over which every pass is split.
+    """
     index: dict[tuple[int, int, int, int, int], int] = {}
     passes: list[tuple[Pass]] = []
 
@@ -194,8 +200,11 @@ def _passes(
     baseline = vanilla()
     decode = [place(baseline.step(target, b, s, block)[0]) for _, b, s in steps]
     verify = [place(row[-1]) for row in rows]
+    costs = step_costs(_split(passes, group), latency, dtype)
+    if group:
+        costs = _with_sums(costs, [each for (each,) in passes], group, dtype)
     return _Passes(
-        step_costs(passes, latency, dtype),
+        costs,
         np.array([batch_size for _, batch_size, _ in steps], dtype=np.float64),
         np.array([variant.method.num_candidates for variant, *_ in steps], dtype=np.float64),
         np.full(len(steps), target.num_layers / counted),
@@ -208,14 +217,46 @@ def _passes(
     )
 
 
+def _split(passes: Sequence[tuple[Pass]], group: AllReduce | None) -> list[tuple[Pass]]:
+    """What one GPU of the group computes. Raises MedusaBenchError where a model does not divide."""
+    if group is None:
+        return list(passes)
+    shapes: dict[int, ModelShape] = {}
+    for (each,) in passes:
+        if id(each.shape) not in shapes:
+            try:
+                shapes[id(each.shape)] = each.shape.split(group.num_gpus)
+            except ValueError as error:
+                raise MedusaBenchError(f"{error}.", hint="choose another --tp.") from None
+    return [(replace(each, shape=shapes[id(each.shape)]),) for (each,) in passes]
+
+
+def _with_sums(
+    costs: StepCosts, passes: Sequence[Pass], group: AllReduce, dtype: Dtype
+) -> StepCosts:
+    """The same with what the group's GPUs take to sum their parts, pass by pass."""
+    sums = [all_reduced(each.shape, each.setting, dtype) for each in passes]
+    count, message_bytes = np.array(sums, dtype=np.float64).reshape(-1, 2).T
+    sums_s = count * group.latency_s(message_bytes)
+    width = math.exp(SPREAD)
+    return replace(
+        costs,
+        latency_s=costs.latency_s + sums_s,
+        low_s=costs.low_s + sums_s / width,
+        high_s=costs.high_s + sums_s * width,
+        bound_s={**costs.bound_s, "communication": sums_s},
+    )
+
+
 def product_steps(
     steps: Sequence[tuple[Variant, int, int]],
     target: ModelShape,
     latency: LatencyModel,
     dtype: Dtype,
+    group: AllReduce | None = None,
 ) -> Steps:
     """The products of whole models' steps: a variant at a batch_size and seq_len, each."""
-    passes = _passes(steps, target, latency, dtype, Block.FULL, served=True)
+    passes = _passes(steps, target, latency, dtype, Block.FULL, served=True, group=group)
     return passes.steps(passes.costs.latency_s)
 
 
@@ -229,17 +270,20 @@ def simulate(
     engine: EngineCost = NO_ENGINE,
     block: Block = Block.PAPER,
     lock_step: bool = False,
+    group: AllReduce | None = None,
 ) -> list[Comparison]:
     """One row for each setting (batch_size, seq_len) and variant, setting by setting.
 
     engine: what serving adds to the products. lock_step: all sequences of a batch advance by the
-    shortest acceptance among them. Raises MedusaBenchError where an acceptance model cannot tell,
-    or the latency model has no such dtype.
+    shortest acceptance among them. group: the GPUs over which target and drafts are split. Raises
+    MedusaBenchError where an acceptance model cannot tell, the latency model has no such dtype, or
+    a model does not divide over the group.
     """
     steps = [(variant, *setting) for setting in settings for variant in variants]
     passes = _passes(
-        steps, target, latency, dtype, block, served=engine.known is not Known.NO_ENGINE
-    )
+        steps, target, latency, dtype, block,
+        served=engine.known is not Known.NO_ENGINE, group=group,
+    )  # fmt: skip
     costs = Costs.of(engine, target.num_layers if block is Block.PAPER else 1)
     products = [passes.costs.latency_s, passes.costs.low_s, passes.costs.high_s]
     columns = [passes.steps(pass_s) for pass_s in products]

@@ -110,6 +110,9 @@ ALIASES: Mapping[str, str] = {
     "llama-3.1-70b": "llama-3-70b",
     "llama-3.3-70b": "llama-3-70b",
     "deepseek-r1": "deepseek-v3",
+    "kimi-k2.6": "kimi-k2",
+    "llama-4-scout-17b-16e": "llama-4-scout",
+    "minimax-m2.5": "minimax-m2",
     "qwen3-coder-30b-a3b": "qwen3-30b-a3b",
 }
 

@@ -87,6 +87,7 @@ class DeviceProfile(Ceilings):
     source: str
     architecture: str = ""  # "sm_80", "gfx942": tells what an SM does per clock
     vector_clock_hz: float | None = None  # of the float32 peak, where it is another
+    nvlink_bytes_per_s: float | None = None  # one way, to all other GPUs of a node together
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,11 @@ def parse(raw: bytes, *, name: str, where: str) -> DeviceProfile:
         vector_clock_hz=(
             table.number("vector_clock_mhz", 1, 1e5) * 1e6
             if "vector_clock_mhz" in table.values
+            else None
+        ),
+        nvlink_bytes_per_s=(
+            table.number("nvlink_gb_per_s", 1, 1e5) * 1e9
+            if "nvlink_gb_per_s" in table.values
             else None
         ),
     )

@@ -84,6 +84,34 @@ class ModelShape:
                     f"{self.name}: {part.num_layers} of {self.num_layers} layers are of one kind"
                 )
 
+    def split(self, num_gpus: int) -> "ModelShape":
+        """What one GPU of a tensor-parallel group computes: heads, widths and vocabulary divided.
+
+        Key/value heads are repeated where there are fewer than GPUs. Raises ValueError where heads
+        or widths do not divide.
+        """
+        if num_gpus == 1:
+            return self
+        experts = self.experts
+        widths = [self.num_heads, self.intermediate_size]
+        widths += [experts.width, experts.shared_width] if experts else []
+        if any(width % num_gpus for width in widths):
+            raise ValueError(f"{self.name}: heads or widths do not divide over {num_gpus} GPUs")
+        heads = self.num_heads // num_gpus
+        return replace(
+            self,
+            intermediate_size=self.intermediate_size // num_gpus,
+            num_heads=heads,
+            num_kv_heads=max(1, self.num_kv_heads // num_gpus),
+            vocab_size=-(-self.vocab_size // num_gpus),
+            experts=experts
+            and replace(
+                experts,
+                width=experts.width // num_gpus,
+                shared_width=experts.shared_width // num_gpus,
+            ),
+        )
+
     def of_depth(self, num_layers: int, name: str) -> "ModelShape":
         """So many layers of this model, of each kind in its share, rounded up."""
 

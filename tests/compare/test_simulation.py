@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.compare import acceptance, methods, serving, simulation
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import (
@@ -29,6 +30,7 @@ from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import PRESETS
+from medusa_bench.specs.operators import num_weights
 from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_NUM_CANDIDATES, PAPER_SEQ_LENS
 from tests.builders.latencies import FREE_VERIFICATION, LinearInRows, SmoothLatency
 
@@ -350,3 +352,58 @@ def test_a_grid_of_49_settings_and_128_counts_loads_no_torch() -> None:
     )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def over(num_gpus: int, name: str = "llama-3-70b", count: int = 4) -> Comparison:
+    from medusa_bench.predict.allreduce import all_reduce
+
+    group = all_reduce(profiles.load("h100-sxm"), num_gpus) if num_gpus > 1 else None
+    (row,) = simulation.simulate(
+        [Variant(methods.medusa(count), acceptance.Constant(2.0))],
+        PRESETS[name],
+        SmoothLatency(launch_s=0.0),
+        Dtype.BFLOAT16,
+        [(1, 1024)],
+        block=Block.FULL,
+        group=group,
+    )
+    return row
+
+
+def test_several_gpus_share_the_products_and_add_their_sums() -> None:
+    one, eight = over(1), over(8)
+    sums_s = 162 * 5.3e-6  # two a layer of 80, and two more; 16 kB each
+    assert eight.vanilla.latency_s == pytest.approx(one.vanilla.latency_s / 8 + sums_s, rel=0.02)
+    assert eight.vanilla.high_s > eight.vanilla.latency_s > eight.vanilla.low_s
+    assert over(8, count=64).overhead > over(1, count=64).overhead
+
+
+def test_the_sums_of_a_wide_verification_over_pcie_bind_its_step() -> None:
+    from medusa_bench.predict.allreduce import all_reduce
+
+    (row,) = simulation.simulate(
+        [Variant(methods.medusa(64), acceptance.Constant(2.0))],
+        PRESETS["llama-3-70b"],
+        SmoothLatency(launch_s=0.0),
+        Dtype.BFLOAT16,
+        [(4, 1024)],
+        block=Block.FULL,
+        group=all_reduce(profiles.load("l40s"), 8),
+    )
+    assert row.bound == "communication"
+
+
+def test_a_model_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(MedusaBenchError, match="do not divide over 8 GPUs"):
+        over(8, "smollm2-135m")
+
+
+@pytest.mark.parametrize("name", ["llama-3-70b", "qwen3-30b-a3b", "deepseek-v3", "gpt-oss-120b"])
+@pytest.mark.parametrize("num_gpus", [1, 2, 4, 8])
+def test_the_parts_of_a_split_model_hold_its_weights_together(name: str, num_gpus: int) -> None:
+    """But for what every GPU repeats: routers, low ranks, key/value heads beyond one each."""
+    shape = PRESETS[name]
+    part = shape.split(num_gpus)
+    together = num_gpus * num_weights(part)
+    assert num_weights(shape) <= together <= 1.15 * num_weights(shape)
+    assert part.num_heads % part.num_kv_heads == 0
