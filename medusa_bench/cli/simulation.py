@@ -88,7 +88,7 @@ COST = stack(
 GROUP = stack(
     click.option(
         "--tp",
-        type=int,
+        type=Whole(1, 1024),
         default=1,
         show_default=True,
         help="GPUs of one node over which target and drafts are split (tensor parallelism).",
