@@ -81,23 +81,30 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A calibration at work; `name` says whose it is: this device's, a sibling's or a family's."""
+    """A calibration at work; `name` says whose it is: this device's, a sibling's or a family's.
+
+    float8: the one of float8 products, whose kernels are others.
+    """
 
     name: str
     device: str
     calibration: Calibration
+    float8: Calibration | None = None
 
     @property
     def provenance(self) -> Provenance:
         return Provenance.PREDICTED
 
     def predict(self, products: Products, dtype: Dtype) -> Predictions:
-        found = self.calibration.predict(self.calibration.work(products, dtype))
+        calibration, name = self.calibration, self.name
+        if dtype is Dtype.FLOAT8 and self.float8 is not None:
+            calibration, name = self.float8, f"float8: {self.float8.source}"
+        found = calibration.predict(calibration.work(products, dtype))
         return Predictions(
             found.latency_s,
             found.low_s,
             found.high_s,
             found.parts.bound,
-            np.full(len(products), self.name),
+            np.full(len(products), name),
             found.parts,
         )

@@ -11,6 +11,7 @@ from medusa_bench.predict.calibration import (
     ANY_DEVICE,
     Calibration,
     DeviceCeilings,
+    Interval,
     Parameters,
 )
 from medusa_bench.predict.latency import Calibrated
@@ -19,8 +20,15 @@ from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.profiles import DeviceProfile
 
-# The share of its datasheet's peak that an L40S reaches: 0.55 to 0.63 in published measurements.
+# What cards of a kind reach of their datasheets, whatever their generation. Each with its source.
+# L40S: 0.55 to 0.63 in published measurements.
 POWER_LIMITED_COMPUTE_EFFICIENCY = 0.60
+# Half of the chip's tensor rate is a peak that is reached: RTX 3090 0.97 to 1.0, published.
+HALVED_RATE_COMPUTE_EFFICIENCY = 1.0
+# RTX A6000 0.90 to 0.97, RTX PRO 6000 0.84, RTX 3090 0.80 to 0.95, published.
+WITHOUT_ECC_BANDWIDTH_EFFICIENCY = 0.90
+# MI300X, others' GEMM tables: no measurement of this project or of its reference data.
+CDNA3_COMPUTE_EFFICIENCY = 0.51
 
 
 def calibrated(
@@ -41,7 +49,8 @@ def calibrated(
     own = [each for each in ranked if each.device == profile.name]
     for each in own:
         if each.timing is timing:
-            return Calibrated(f"calibrated: {each.device} ({each.source})", profile.name, each)
+            name = f"calibrated: {each.device} ({each.source})"
+            return Calibrated(name, profile.name, each, _float8(each))
     if timing is Timing.EAGER:
         return _launched_eagerly(calibrated(profile, calibrations=known), known)
     return family_prior(profile, ranked, prefer_source)
@@ -66,12 +75,11 @@ def family_prior(
         ceilings=ceilings,
         parameters=mean_parameters(lenders, ceilings.clock_hz),
     )
-    if is_power_limited(profile):
-        parameters = replace(
-            calibration.parameters, compute_efficiency=POWER_LIMITED_COMPUTE_EFFICIENCY
-        )
+    changes, reasons = _of_its_kind(profile)
+    if changes:
+        parameters = replace(calibration.parameters, **changes)
         calibration = replace(calibration, parameters=parameters)
-        words += ", compute as power-limited cards reach it"
+        words += f", {', '.join(reasons)}"
     lender = lenders[0]
     if is_same_chip(lender, profile) and prefer_source and prefer_source in lender.source:
         calibration = replace(
@@ -81,7 +89,48 @@ def family_prior(
             interval=lender.interval.halfway_to(anything.interval),
         )
         words += ", with its correction"
-    return Calibrated(f"family prior: {words}", profile.name, calibration)
+    return Calibrated(f"family prior: {words}", profile.name, calibration, _float8(calibration))
+
+
+# Float8 products quantise their activations and reach less of a peak twice as high. Fitted to
+# aiconfigurator's rows of an H100 (W8A8, quantisation included).
+_FLOAT8 = Parameters(launch_s=6.7e-6, bandwidth_efficiency=0.745, compute_efficiency=0.501)
+_FLOAT8_CLOCK_HZ = 1830e6
+_FLOAT8_INTERVAL = Interval((-0.25, -0.12, -0.27), (0.44, 0.50, 0.52))  # of those rows
+
+
+def _float8(of: Calibration) -> Calibration | None:
+    """What is known of float8 products of a device; None where it has none."""
+    if Dtype.FLOAT8 not in of.ceilings.peak_flops_per_s:
+        return None
+    launch_s = _FLOAT8.launch_s * _FLOAT8_CLOCK_HZ / of.ceilings.clock_hz
+    return replace(
+        of,
+        parameters=replace(_FLOAT8, launch_s=launch_s),
+        forest=None,
+        process=None,
+        interval=_FLOAT8_INTERVAL,
+        source="family prior: hopper, h100-sxm (aiconfigurator)",
+    )
+
+
+def _of_its_kind(profile: DeviceProfile) -> tuple[dict[str, float], list[str]]:
+    """What is known of a card by what it is, and that in words."""
+    changes: dict[str, float] = {}
+    reasons = []
+    if profile.has_halved_tensor_rate:
+        changes["compute_efficiency"] = HALVED_RATE_COMPUTE_EFFICIENCY
+        reasons.append("compute as cards of half the chip's rate reach it")
+    elif is_power_limited(profile):
+        changes["compute_efficiency"] = POWER_LIMITED_COMPUTE_EFFICIENCY
+        reasons.append("compute as power-limited cards reach it")
+    elif profile.family == "cdna3":
+        changes["compute_efficiency"] = CDNA3_COMPUTE_EFFICIENCY
+        reasons.append("compute as others report of CDNA3, which is not measured here")
+    if not profile.has_ecc:
+        changes["bandwidth_efficiency"] = WITHOUT_ECC_BANDWIDTH_EFFICIENCY
+        reasons.append("memory without ECC")
+    return changes, reasons
 
 
 def is_power_limited(profile: DeviceProfile) -> bool:

@@ -16,6 +16,7 @@ from medusa_bench.results import tables
 from medusa_bench.results.rows import Timing
 from medusa_bench.results.tables import Observations
 from medusa_bench.specs.columns import FloatArray
+from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.profiles import DeviceProfile, profile_of
 
 # How far two sources are apart on one GPU, or two GPUs of one family: launch, bandwidth, compute.
@@ -371,19 +372,24 @@ def _devices(
 def _joined(
     observations: Observations, models: Sequence[tuple[NDArray[np.int64], Calibrated]]
 ) -> Scored:
+    by_dtype = [
+        (of_dtype, model, Dtype(str(dtype)))
+        for rows, model in models
+        for dtype in np.unique(observations.dtype[rows])
+        if len(of_dtype := rows[observations.dtype[rows] == dtype])
+    ]
     parts = []
-    for rows, model in models:
-        mine = observations[rows]
-        corrected = model.calibration.predict(model.calibration.work(mine.products, mine.dtypes))
-        ceilings = DeviceCeilings.of(profile_of(model.device))
-        roof = Work.of(mine.products, mine.dtypes, ceilings)
-        parts.append((corrected, np.maximum(roof.memory_s, roof.compute_s), model.name))
+    for rows, model, dtype in by_dtype:
+        products = observations[rows].products
+        roof = Work.of(products, dtype, DeviceCeilings.of(profile_of(model.device)))
+        predicted = model.predict(products, dtype)
+        parts.append((predicted, np.maximum(roof.memory_s, roof.compute_s)))
     return Scored(
-        observations[np.concatenate([rows for rows, _ in models])],
-        np.concatenate([corrected.latency_s for corrected, _, _ in parts]),
-        np.concatenate([corrected.low_s for corrected, _, _ in parts]),
-        np.concatenate([corrected.high_s for corrected, _, _ in parts]),
-        np.concatenate([roofline_s for _, roofline_s, _ in parts]),
-        np.concatenate([corrected.parts.bound for corrected, _, _ in parts]),
-        np.concatenate([np.full(len(roofline_s), name) for _, roofline_s, name in parts]),
+        observations[np.concatenate([rows for rows, *_ in by_dtype])],
+        np.concatenate([predicted.latency_s for predicted, _ in parts]),
+        np.concatenate([predicted.low_s for predicted, _ in parts]),
+        np.concatenate([predicted.high_s for predicted, _ in parts]),
+        np.concatenate([roofline_s for _, roofline_s in parts]),
+        np.concatenate([predicted.bound for predicted, _ in parts]),
+        np.concatenate([predicted.source for predicted, _ in parts]),
     )

@@ -88,6 +88,17 @@ class DeviceProfile(Ceilings):
     architecture: str = ""  # "sm_80", "gfx942": tells what an SM does per clock
     vector_clock_hz: float | None = None  # of the float32 peak, where it is another
     nvlink_bytes_per_s: float | None = None  # one way, to all other GPUs of a node together
+    has_ecc: bool = True  # in use as it is delivered; in GDDR memory it takes bandwidth
+
+    @property
+    def has_halved_tensor_rate(self) -> bool:
+        """Whether its tensor cores do half of what the chip's do in a card for data centres.
+
+        So do GeForce cards where they accumulate in float32, and an L40, an L20 and an A10G.
+        """
+        dense = _DENSE_FLOAT16_FLOPS_PER_CLOCK.get(self.architecture)
+        own = self.flops_per_clock_per_sm.get(Dtype.FLOAT16)
+        return bool(dense and own) and 2 * (own or 0) == dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +295,7 @@ def parse(raw: bytes, *, name: str, where: str) -> DeviceProfile:
             if "nvlink_gb_per_s" in table.values
             else None
         ),
+        has_ecc=table.flag("ecc", default=True),
     )
     for part in (table, peaks, per_clock, memory):
         part.refuse_unknown()
@@ -336,6 +348,13 @@ class _Table:
         if isinstance(value, bool) or not low <= value <= high:
             raise self._error(key, f"is {_short(value)}; it must be a whole number {low} to {high}")
         return int(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        self._known.add(key)
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, f"is {_short(value)}; it must be true or false")
+        return value
 
     def refuse_unknown(self) -> None:
         for key in self.values:
