@@ -4,7 +4,7 @@ BUDGET ?= 15min
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint accuracy fuzz figures demo-generate bench evidence evidence-figures clean
+.PHONY: sweep test lint accuracy fuzz kills figures demo-generate bench evidence evidence-figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -25,6 +25,9 @@ accuracy: .venv/.installed-dev  ## how far predictions are from published measur
 
 fuzz: .venv/.installed-dev  ## read 50,000 damaged files of every kind; fails where one ends in a traceback
 	$(BIN)/python -m tools.fuzz
+
+kills: .venv/.installed-dev  ## kill 500 real sweeps at any moment (an hour); fails where a row is lost
+	$(BIN)/python -m tools.kills
 
 figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
 	$(BIN)/python -m tools.gallery

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medusa_bench.base.exits import markdown_cell
 from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON, Whole
@@ -426,8 +427,10 @@ def _markdown(
         parts.append(f"{'##' if index else '#'} {section.title}")
         parts.append("\n".join(f"- {line}" for line in section.lines))
         if section.rows:
-            head = [section.columns, ["---"] * len(section.columns)]
-            lines = [[_cell(text) for text in row] for row in (*head, *section.rows)]
+            head, *rows = [
+                list(map(markdown_cell, row)) for row in (section.columns, *section.rows)
+            ]
+            lines = [head, ["---"] * len(head), *rows]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("## Figures, redrawn")
     parts += [
@@ -436,10 +439,6 @@ def _markdown(
         for number, name in names.items()
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 _CAPTIONS = {
