@@ -378,9 +378,9 @@ def _refuse_other_layers(config: JsonObject, where: str, kind: str, *, has_exper
     types = set(map(str, layer_types)) if isinstance(layer_types, list) else set()
     by_clarity = dict(sorted(settings.items(), key=lambda item: "per_tok" in item[0]))
     if not has_experts and (found := _first_set(by_clarity, _EXPERTS.search, above=1)):
-        reasons.append(f"a mixture of experts ({found})")
+        reasons.append(f"a mixture of experts of an unknown layout ({found})")
     if kind not in _EXPERTS_TYPES and (found := _first_set(settings, _LATENT.__contains__)):
-        reasons.append(f"multi-head latent attention ({found})")
+        reasons.append(f"multi-head latent attention of an unknown layout ({found})")
     is_idle = types == {"attention"}  # a hybrid's keys in a model all of whose layers attend
     if not is_idle and (found := _first_set(settings, _RECURRENT.search)):
         reasons.append(f"recurrent or convolutional layers ({found})")

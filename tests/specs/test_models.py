@@ -142,11 +142,17 @@ def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
 @pytest.mark.parametrize(
     ("config", "reasons"),
     [
-        (llama(model_type="qwen3", num_experts=60), ["mixture of experts (num_experts 60)"]),
+        (
+            llama(model_type="qwen3", num_experts=60),
+            ["mixture of experts of an unknown layout (num_experts 60)"],
+        ),
         (llama(model_type="new", ffn_config={"moe_num_experts": 16}), ["mixture of experts"]),
         (
             llama(model_type="longcat_flash", n_routed_experts=256, kv_lora_rank=512),
-            ["mixture of experts (n_routed_experts 256)", "latent attention (kv_lora_rank 512)"],
+            [
+                "mixture of experts of an unknown layout (n_routed_experts 256)",
+                "latent attention of an unknown layout (kv_lora_rank 512)",
+            ],
         ),
         (llama(model_type="minicpm3", q_lora_rank=768, kv_lora_rank=256), ["latent attention"]),
         (
