@@ -10,7 +10,7 @@ from medusa_bench.measure.sweep import Defaults
 from medusa_bench.results.rows import Grid, Timing
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.operators import OPERATORS, select
+from medusa_bench.specs.operators import of_block, select
 from medusa_bench.specs.settings import Phase
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,12 +57,14 @@ def grid(options: dict[str, Any], default: Defaults) -> Grid:
     Raises UnknownNameError and what shapes.load raises.
     """
     timing = options["timing"]
+    shapes = tuple(
+        models.load(name, assume_llama=options["assume_block"] == "llama")
+        for name in options["models"] or default.models
+    )
+    own = dict.fromkeys(operator for shape in shapes for operator, _ in of_block(shape))
     return Grid(
-        shapes=tuple(
-            models.load(name, assume_llama=options["assume_block"] == "llama")
-            for name in options["models"] or default.models
-        ),
-        operators=select(options["operators"] or [op.name for op in OPERATORS]),
+        shapes=shapes,
+        operators=select(options["operators"]) if options["operators"] else tuple(own),
         phases=tuple(map(Phase, options["phases"] or Phase)),
         batch_sizes=options["batch_sizes"] or default.batch_sizes,
         seq_lens=options["seq_lens"] or default.seq_lens,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cache
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.operators import BY_NAME, CACHED, Operator, num_weights, of_model
+from medusa_bench.specs.operators import BY_NAME, Operator, num_weights, of_block, of_model
 from medusa_bench.specs.settings import Phase, Setting
 from medusa_bench.specs.shapes import ModelShape
 
@@ -164,9 +164,7 @@ def _operators(
     match block:
         case Block.PAPER:
             counted = target.num_layers
-            rows = [
-                (op, count / counted) for op, count in of_model(shape) if op.name not in _NOT_THERE
-            ]
+            rows = [(op, count / counted) for op, count in of_block(shape)]
             if shape != target:
                 rows.append((BY_NAME["lm_head"], 1 / counted))
         case Block.FULL:
@@ -175,9 +173,6 @@ def _operators(
             rows.append((BY_NAME["lm_head"], 1.0))
     rows += [(BY_NAME[name], times / counted) for name, times in beside]
     return tuple(rows)
-
-
-_NOT_THERE = frozenset({"o", "o_latent"})  # in the paper's block
 
 
 def all_reduced(shape: ModelShape, setting: Setting, dtype: Dtype) -> tuple[float, float]:
@@ -199,7 +194,7 @@ def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype
     (decode,) = Method("vanilla", ROOT).step(target, batch_size, seq_len, Block.FULL)
     held = num_weights(target)
     for operator, times in decode.operators:
-        if operator.name in CACHED:
+        if operator.reads_cache:
             product = operator.product(target, decode.setting)
             held += product.batch * product.n * product.k * int(times)
     return held * dtype.bytes_per_element

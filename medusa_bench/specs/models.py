@@ -11,7 +11,7 @@ from medusa_bench.base.files import read_bytes
 from medusa_bench.specs.configs import from_config
 from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
 
-_WINDOW_4096 = ("a sliding window of 4096 tokens: attention is counted over the whole of seq_len",)
+_WINDOW_4096 = Window(4096, 32)
 
 # The paper's models and those of its speculative baseline, then what people run today.
 # Source: the config.json of each; Vicuna and Llama-1/2 share their shapes.
@@ -20,8 +20,8 @@ _PRESETS = (
     ModelShape("llama-7b",        4096, 11008,   32,   32,  32, 128),
     ModelShape("llama-13b",       5120, 13824,   40,   40,  40, 128),
     ModelShape("llama-33b",       6656, 17920,   60,   52,  52, 128),
-    ModelShape("zephyr-7b",       4096, 14336,   32,   32,   8, 128, unmodelled=_WINDOW_4096),
-    ModelShape("mistral-7b",      4096, 14336,   32,   32,   8, 128, unmodelled=_WINDOW_4096),
+    ModelShape("zephyr-7b",       4096, 14336,   32,   32,   8, 128, window=_WINDOW_4096),
+    ModelShape("mistral-7b",      4096, 14336,   32,   32,   8, 128, window=_WINDOW_4096),
     ModelShape("tinyllama-1b",    2048,  5632,   22,   32,   4,  64),
     ModelShape("llama-68m",        768,  3072,    2,   12,  12,  64),
     ModelShape("llama-160m",       768,  3072,   12,   12,  12,  64),

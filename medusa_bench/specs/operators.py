@@ -88,13 +88,18 @@ class Operator:
     def _error(self, symbol: str, what: str) -> OperatorError:
         return OperatorError(f"operator {self.name}: {symbol} {what}.")
 
+    @property
+    def reads_cache(self) -> bool:
+        """Whether its right operand is the cache, a row for each cached token, and no weights."""
+        return not {"s", "w"}.isdisjoint(self.rhs.split())
+
     def num_layers(self, shape: ModelShape) -> int:
         """In how many layers of a model it stands; 1 where it stands once beside them."""
         return int(getattr(shape, self.layers)) if self.layers else 1
 
     def num_weights(self, shape: ModelShape) -> int:
-        """Elements of one layer's right operand, all experts' together: weights, but for families
-        whose right operand is the cache."""
+        """Elements of one layer's right operand, all experts' together; weights unless it reads the
+        cache."""
         size = symbols(shape, 1, 1, 1)
         return prod(int(size["x" if symbol == "u" else symbol]) for symbol in self.rhs.split())
 
@@ -185,15 +190,7 @@ SERIES = tuple(dict.fromkeys(op.series for op in BY_NAME.values()))
 FIGURE_SERIES = tuple(
     dict.fromkeys(
         op.series
-        for family in (
-            Family.QKV,
-            Family.MLP,
-            Family.ATTENTION,
-            Family.OUTPUT,
-            Family.HEADS,
-            Family.EXPERTS,
-            Family.LATENT,
-        )
+        for family in dict.fromkeys((Family.QKV, Family.MLP, *Family))
         for op in FAMILIES[family]
     )
 )
@@ -220,6 +217,11 @@ OF_A_LAYER = tuple(op for op in BY_NAME.values() if op.layers)
 def of_model(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
     """The operators of a model's layers, and in how many layers each stands."""
     return tuple((op, count) for op in OF_A_LAYER if (count := op.num_layers(shape)))
+
+
+def of_block(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
+    """The same without the output projection, which the paper leaves out of its block."""
+    return tuple((op, count) for op, count in of_model(shape) if op.name not in ("o", "o_latent"))
 
 
 def distinct_experts(experts: Experts, num_tokens: Any) -> Any:
@@ -288,13 +290,10 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
     return size
 
 
-CACHED = frozenset("qk pv qk_window pv_window qk_latent pv_latent".split())
-
-
 def num_weights(shape: ModelShape) -> int:
     """Weights of all layers and the LM head; norms, biases and embeddings are left out."""
     layers = sum(
-        count * op.num_weights(shape) for op, count in of_model(shape) if op.name not in CACHED
+        count * op.num_weights(shape) for op, count in of_model(shape) if not op.reads_cache
     )
     return layers + find("lm_head").num_weights(shape)
 

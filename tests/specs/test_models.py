@@ -19,6 +19,8 @@ from medusa_bench.base.errors import (
     UnsupportedModelError,
 )
 from medusa_bench.specs import configs, models
+from medusa_bench.specs.operators import OPERATORS, find, of_block
+from medusa_bench.specs.settings import Phase, Setting
 from medusa_bench.specs.shapes import ModelShape, Window
 
 LLAMA_3_1_8B = {
@@ -73,9 +75,23 @@ def test_presets_have_the_published_dimensions(name: str, dimensions: tuple[int,
     ) == dimensions
 
 
-def test_a_preset_with_a_sliding_window_says_so() -> None:
-    assert "sliding window of 4096" in models.load("mistral-7b").unmodelled[0]
-    assert models.load("llama-7b").unmodelled == ()
+def test_a_preset_with_a_sliding_window_reads_no_more_of_the_cache() -> None:
+    mistral = models.load("mistral-7b")
+    assert mistral.window == Window(4096, 32)
+    for seq_len, cached in ((4096, 4096), (4097, 4096), (8192, 4096)):
+        product = find("qk_window").product(mistral, Setting(Phase.DECODE, 1, seq_len))
+        assert (product.batch, product.n) == (8, cached)
+
+
+def test_a_grid_of_no_named_operators_is_each_models_own_block() -> None:
+    def own(name: str) -> list[str]:
+        return [operator.name for operator, _ in of_block(models.load(name))]
+
+    llama = ["q", "k", "v", "qk", "pv", "up", "gate", "down"]
+    assert own("llama-7b") == [operator.name for operator in OPERATORS] == llama
+    assert own("mistral-7b") == ["q", "k", "v", "up", "gate", "down", "qk_window", "pv_window"]
+    assert own("qwen3-30b-a3b")[5:] == ["router", "expert_up", "expert_gate", "expert_down"]
+    assert not {"q", "o", "o_latent", "lm_head"} & {*own("deepseek-v3")}
 
 
 def test_every_alias_leads_to_a_preset_and_hides_none() -> None:

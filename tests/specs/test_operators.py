@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,6 @@ from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from medusa_bench.specs.operators import (
     BY_NAME,
-    CACHED,
     OPERATORS,
     OUTSIDE_THE_BLOCK,
     Family,
@@ -150,7 +150,7 @@ def test_flops_are_linear_in_batch_size(shape: ModelShape, setting: Setting, tim
     for operator in standing(shape):
         one, many = operator.product(shape, setting), operator.product(shape, larger)
         assert many.flops == times * one.flops
-        if operator.name in CACHED:
+        if operator.reads_cache:
             assert many.num_elements == times * one.num_elements
         else:  # the weights are read once, however many sequences
             assert many.num_elements < times * one.num_elements
@@ -269,17 +269,19 @@ def test_json_gives_every_row_with_flops_bytes_and_intensity(
     assert len(rows) == 2 * 12 * (2 + 2 + 4)
     for row in rows:
         assert row["operational_intensity"] == row["flops"] / row["bytes_moved"]
-    row = next(row for row in rows if row["model"] == "mistral-7b" and row["operator"] == "qk")
+    row = next(
+        row for row in rows if row["model"] == "mistral-7b" and row["operator"] == "qk_window"
+    )
     assert row["rhs"] == [1, 8, 512, 128]
 
 
 def test_what_a_model_has_beyond_the_table_is_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("operators -m mistral-7b".split()) == 0
-    assert "Warning: mistral-7b: a sliding window of 4096" in capsys.readouterr().err.replace(
-        "\n", " "
-    )
+    noted = Path(__file__).parents[1] / "fixtures/sees-images"
+    assert run(["operators", "-m", str(noted)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Warning: sees-images: the vision model is left out" in said
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_a_verification_reads_the_experts_that_its_tokens_touch(
         size = symbols(shape, batch_size, 1, query_len)
         found = float(find("lm_head").num_weights(shape))
         for operator, count in of_model(shape):
-            if operator.name not in CACHED:
+            if not operator.reads_cache:
                 batch, _, n, k = operator.sizes(size)
                 found += count * batch * n * k
         return found
