@@ -14,7 +14,6 @@ import json
 import random
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ import click
 
 from medusa_bench import cli
 from medusa_bench.base import limits
+from medusa_bench.base.deadlines import within
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.base.exits import printable
 from medusa_bench.base.files import read_text
@@ -216,12 +216,6 @@ class _TooLong(BaseException):
 
 def judged(read: Callable[[Path], object], folder: Path) -> str:
     """What a reader does wrong with a mutant; nothing where it does right."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise _TooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LIMIT_S)
     most_bytes = _most_bytes()
     said = io.StringIO()
     try:
@@ -229,6 +223,7 @@ def judged(read: Callable[[Path], object], folder: Path) -> str:
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
             warnings.catch_warnings(),
+            within(LIMIT_S, _TooLong()),
         ):
             warnings.simplefilter("error", RuntimeWarning)  # NumPy's of what is not finite
             code = read(folder)
@@ -238,9 +233,6 @@ def judged(read: Callable[[Path], object], folder: Path) -> str:
         return f"took over {LIMIT_S} s"
     except Exception:
         return traceback.format_exc(limit=-4)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
     if (grown := _most_bytes() - most_bytes) > LIMIT_BYTES:
         return f"took {grown / 1e6:.0f} MB"
     if isinstance(code, int) and code not in set(ExitCode) - {ExitCode.INTERRUPTED}:
@@ -427,9 +419,7 @@ def quick_kinds() -> Iterator[Kind]:
                 ("json", "medusa"),
             )
         },
-        lambda path: (
-            schedule_files.read(read_text(path, limits.COMPARISON_BYTES), where=str(path)) and None
-        ),
+        _read_schedule,
         command("schedule", "--check", "{}", "--max-batch-size", "4"),
     )
     yield from _of_files(

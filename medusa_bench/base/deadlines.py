@@ -5,12 +5,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medusa_bench.base.errors import InvalidFileError
-
 
 @contextmanager
-def within(seconds: float, sentence: str, *, hint: str | None = None) -> Iterator[None]:
-    """Raise InvalidFileError with the sentence where the block takes longer.
+def within(seconds: float, error: BaseException) -> Iterator[None]:
+    """Raise the error where the block takes longer.
 
     By the system's alarm, so it stops a loop of another's program too. Without a bound outside of
     the main thread and on systems that have no alarm.
@@ -22,7 +20,7 @@ def within(seconds: float, sentence: str, *, hint: str | None = None) -> Iterato
         return
 
     def stop(_number: int, _frame: object) -> None:
-        raise InvalidFileError(sentence, hint=hint)
+        raise error
 
     handler = signal.signal(signal.SIGALRM, stop)
     running = signal.setitimer(signal.ITIMER_REAL, seconds)

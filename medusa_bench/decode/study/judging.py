@@ -72,7 +72,7 @@ def _rank(count: int) -> int:
     """How many order statistics on either side lie outside of the median's 90 % interval.
 
     Each value is below the median with even chance, so the number of those that are is binomial.
-    No SciPy: this runs on machines that are lent for minutes, with torch alone.
+    Exact, where a sweep's interval is approximate (stopping.median_interval): there are few pairs.
     """
     below, rank = 1, 0
     while below <= _QUANTILE * 2**count:

@@ -18,6 +18,7 @@ OWN_TEXT = "answers to our 80 prompts"
 _MAX_PROMPTS = 100_000
 _MAX_TURNS = 64
 _TEMPLATE_S = 2.0  # it takes milliseconds
+_ENDLESS = f"The model's chat template has not ended after {_TEMPLATE_S:g} s."
 _HINT = (
     "one JSON object a line with turns (MT-Bench, Spec-Bench), or a list of objects with "
     "instruction (AlpacaEval)."
@@ -95,7 +96,7 @@ def token_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
         return ids
     with (
         told_as("The model's chat template cannot be used"),
-        within(_TEMPLATE_S, f"The model's chat template has not ended after {_TEMPLATE_S:g} s."),
+        within(_TEMPLATE_S, InvalidFileError(_ENDLESS)),
     ):
         made = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(made["input_ids"])
