@@ -196,7 +196,6 @@ def _load(folder: str) -> Results:
 
 
 def _note(message: str) -> None:
-
     console.stderr().print(f"Note: {message}", markup=False)
 
 
@@ -269,7 +268,6 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:
-
     environment = results.environment
     known = {
         "memory": console.si(environment.memory_bytes, "B") if environment.memory_bytes else "",
@@ -290,7 +288,6 @@ _OPERATOR_COLUMNS = (
 
 
 def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
-
     groups: dict[tuple[str, ...], list[ResultPoint]] = {}
     for each in points:
         point = each.point
@@ -410,7 +407,6 @@ def _show_differences(found: Sequence[Difference], show_all: bool) -> None:
 
 
 def _difference_cells(each: Difference) -> list[str]:
-
     setting = each.point.setting
     return [
         each.point.shape.name,

@@ -140,9 +140,9 @@ def replay(schedule: Schedule, rows: Iterable[Comparison]) -> list[Replay]:
     Always-on is the one draft length with the best mean speedup over the batch sizes. Raises
     MedusaBenchError where the rows lack a batch size or draft length of the schedule.
     """
-    speedup = {(row.batch_size, row.num_candidates - 1): row.speedup for row in rows}
     batch_sizes = range(1, schedule.max_batch_size + 1)
-    lengths = {length for _, length in speedup if length}
+    covered = [row for row in rows if row.batch_size in batch_sizes]
+    speedup = {(row.batch_size, row.num_candidates - 1): row.speedup for row in covered}
     for batch_size in batch_sizes:
         length = schedule.draft_len(batch_size)
         if length and (batch_size, length) not in speedup:
@@ -151,10 +151,8 @@ def replay(schedule: Schedule, rows: Iterable[Comparison]) -> list[Replay]:
                 "simulated.",
                 hint="give --draft-len and --max-batch-size that cover the schedule.",
             )
-    always = max(
-        sorted(lengths),
-        key=lambda length: sum(speedup.get((b, length), 0.0) for b in batch_sizes),
-    )
+    means = _mean_speedups(covered)
+    always = max(means, key=lambda length: means[length])
     return [
         Replay(
             batch_size,
@@ -173,11 +171,16 @@ def best_constant(rows: Iterable[Comparison]) -> int:
 
     rows: one method at one seq_len.
     """
+    means = {0: 1.0} | _mean_speedups(rows)
+    return max(means, key=lambda length: means[length])
+
+
+def _mean_speedups(rows: Iterable[Comparison]) -> dict[int, float]:
+    """Over the batch sizes, by draft length from the shortest on; none for drafting nothing."""
     speedups: dict[int, list[float]] = {}
     for row in rows:
         speedups.setdefault(row.num_candidates - 1, []).append(row.speedup)
-    means = {0: 1.0} | {n: sum(each) / len(each) for n, each in sorted(speedups.items()) if n}
-    return max(means, key=lambda length: means[length])
+    return {length: sum(each) / len(each) for length, each in sorted(speedups.items()) if length}
 
 
 def drafted(draft_len: int) -> str:

@@ -373,10 +373,9 @@ def _joined(
     observations: Observations, models: Sequence[tuple[NDArray[np.int64], Calibrated]]
 ) -> Scored:
     by_dtype = [
-        (of_dtype, model, Dtype(str(dtype)))
+        (rows[observations.dtype[rows] == dtype], model, Dtype(str(dtype)))
         for rows, model in models
         for dtype in np.unique(observations.dtype[rows])
-        if len(of_dtype := rows[observations.dtype[rows] == dtype])
     ]
     parts = []
     for rows, model, dtype in by_dtype:

@@ -16,15 +16,14 @@ from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Wind
 
 _MAX_DIMENSION = 1 << 24
 
-# One block with up, gate and down projections and grouped heads. The last two lines: by hand.
+# One block with up, gate and down projections and grouped heads. The last line: by hand.
 _GATED = frozenset(
     "bitnet cohere cohere2 cwm ernie4_5 exaone exaone4 gemma gemma2 gemma3 gemma3_text glm glm4 "
     "granite granite_swa helium hunyuan_v1_dense hyperclovax internlm3 iquestcoder llama ministral "
     "ministral3 mistral mllama_text_model modernbert-decoder olmo olmo2 olmo3 phi3 qwen2 "
     "qwen2_5_omni_text qwen2_5_vl qwen2_5_vl_text qwen2_vl qwen2_vl_text qwen3 qwen3_vl_text "
     "seed_oss smollm3 stablelm vaultgemma "
-    "aquila baichuan chatglm granitemoehybrid internlm2 minicpm molmo qwen yi "
-    "hunyuan_v1_moe".split()
+    "aquila baichuan chatglm granitemoehybrid internlm2 minicpm molmo qwen yi".split()
 )
 # The same with an MLP of an up and a down projection alone.
 _UNGATED = frozenset(
