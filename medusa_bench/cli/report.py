@@ -165,10 +165,15 @@ def _simulated(
     if not dtypes:
         return []
     dtype = max(dict.fromkeys(dtypes), key=dtypes.count)
-    names = methods or [name for name, row in METHODS.items() if row.acceptance is not None]
     settings = [(batch, seq) for seq in PAPER_SEQ_LENS for batch in PAPER_BATCH_SIZES]
     made = []
     for target in targets:
+        drafts = draft or choosing.default_draft(target)
+        names = methods or [
+            name
+            for name, row in METHODS.items()
+            if row.acceptance is not None and (drafts or not row.uses_draft_model)
+        ]
         variants = [
             variant
             for name in names

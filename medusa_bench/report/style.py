@@ -27,9 +27,13 @@ WIDTHS_IN = {"one": 3.35, "two": 6.9}
 SUFFIXES = (".png", ".svg", ".pdf")
 
 # Paul Tol's "high contrast" scheme, made to survive grey print (lightness 29, 47, 72), and what
-# stands outside the paper's block in greys and purple. Source: SRON technical note 09-002.
+# stands outside the paper's block in greys, then of his "bright", "vibrant" and "muted" schemes.
+# Source: SRON technical note 09-002.
 DARK, MIDDLE, LIGHT = "#004488", "#BB5566", "#DDAA33"
-_SERIES_COLORS = (DARK, LIGHT, MIDDLE, "#222222", "#777777", "#997700", "#66CCEE", "#228833")
+_SERIES_COLORS = (
+    DARK, LIGHT, MIDDLE, "#222222", "#777777", "#997700", "#66CCEE", "#228833", "#AA3377",
+    "#EE7733", "#0077BB", "#44AA99",
+)  # fmt: skip
 SERIES_COLORS = dict(zip(SERIES, itertools.cycle(_SERIES_COLORS), strict=False))
 VANILLA_COLOR = "#8C8C8C"
 ROOF_COLOR = "#222222"

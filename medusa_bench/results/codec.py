@@ -7,7 +7,7 @@ matches the content. What does not hold raises InvalidFileError; nothing is mend
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -322,14 +322,22 @@ def _shape(record: Any) -> ModelShape:
     name = _text(record.pop("name"))
     unmodelled = tuple(_text(note) for note in _list(record.pop("unmodelled")))
     parts: dict[str, Any] = {
-        key: part(**{name: _count(value) for name, value in _object(record.pop(key)).items()})
-        for key, part in _PARTS.items()
-        if key in record
+        key: _part(part, record.pop(key)) for key, part in _PARTS.items() if key in record
     }
-    if (gated := record.pop("gated", True)) not in (True, False):
-        raise ValueError(f"{ranges.shortly(gated)} is neither true nor false")
+    gated = _flag(record.pop("gated", True))
     counts: dict[str, Any] = {key: _count(value, 1) for key, value in record.items()}
-    return ModelShape(name, **counts, unmodelled=unmodelled, gated=bool(gated), **parts)
+    return ModelShape(name, **counts, unmodelled=unmodelled, gated=gated, **parts)
+
+
+def _part(part: type[Item], record: Any) -> Item:
+    """Counts, and what is true or false of it."""
+    flags = {each.name for each in fields(cast(Any, part)) if each.type is bool}
+    return part(
+        **{
+            name: _flag(value) if name in flags else _count(value)
+            for name, value in _object(record).items()
+        }
+    )
 
 
 def _skip(record: Any) -> Skip:
@@ -428,6 +436,12 @@ def _words(words: type[Word], value: Any) -> tuple[Word, ...]:
 def _count(value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= MAX_SIZE:
         raise TypeError(f"{ranges.shortly(value)} is no whole number from {least}")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{ranges.shortly(value)} is neither true nor false")
     return value
 
 

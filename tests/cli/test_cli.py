@@ -123,6 +123,18 @@ def test_every_command_says_what_is_left_out_of_a_model(
     assert NOTE in " ".join((said.out if form else said.out + said.err).split())
 
 
+@pytest.mark.parametrize("model", ["qwen3-30b-a3b", "mistral-7b", "deepseek-v3", "gemma-3-4b"])
+def test_results_of_todays_models_are_kept_and_shown(model: str, tmp_path: Path) -> None:
+    """Predicted without naming an operator, then read by what reads results; no draft is known."""
+    kept, page = str(tmp_path / "kept"), tmp_path / "page.html"
+    grid = ("-m", model, "--phase", "decode", "-b", "1,8", "-s", "128")
+    assert cli.run(["predict", "--gpu", "h100-sxm", *grid, "-o", kept]) == ExitCode.OK
+    for command in ("results show", "roofline --text", "cliffs", "results export"):
+        assert cli.run([*command.split(), kept]) == ExitCode.OK
+    assert cli.run(["report", kept, "-o", str(page)]) == ExitCode.OK
+    assert model in page.read_text()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("results", "show", "{}"), ("roofline", "{}"), ("cliffs", "{}"), ("explain", "{}")],

@@ -50,7 +50,7 @@ from medusa_bench.results.rows import (
 from medusa_bench.specs import profiles
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
-from medusa_bench.specs.operators import OPERATORS, Point, points
+from medusa_bench.specs.operators import OPERATORS, Point, of_model, points
 from medusa_bench.specs.paper_grid import PAPER_BATCH_SIZES, PAPER_SEQ_LENS
 from medusa_bench.specs.settings import Phase, settings
 
@@ -391,6 +391,12 @@ def test_the_papers_three_groups_are_told_apart_in_grey_print() -> None:
     for one, other in combinations(levels, 2):
         assert abs(one - other) > 15
     assert max(levels) < 80  # on white
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_two_series_of_a_model_share_a_colour(name: str) -> None:
+    series = {op.series for op, _ in of_model(PRESETS[name])} | {"lm head", "Medusa heads"}
+    assert len({style.SERIES_COLORS[each] for each in series}) == len(series)
 
 
 def test_a_sequence_of_colours_darkens_step_by_step() -> None:

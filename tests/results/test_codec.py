@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,6 +19,9 @@ from medusa_bench.results.codec import (
     encode_run,
 )
 from medusa_bench.results.rows import Environment, Provenance, Row, Skip
+from medusa_bench.specs.models import PRESETS
+from medusa_bench.specs.operators import of_block
+from medusa_bench.specs.shapes import ModelShape
 from tests.builders.samples import BLANK, ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
 from tests.builders.strategies import rows
 
@@ -30,6 +34,14 @@ RUN = Run(
     grids=(GRID,),
     skips=(Skip(TASK, "needs 99 GB"),),
 )
+
+
+@pytest.mark.parametrize("shape", PRESETS.values(), ids=PRESETS)
+def test_a_grid_of_every_kind_of_model_comes_back_as_it_went(shape: ModelShape) -> None:
+    grid = replace(GRID, shapes=(shape,), operators=tuple(op for op, _ in of_block(shape)))
+    kept = decode_run(encode_run(replace(RUN, grids=(grid,))), where="").grids[0]
+    assert kept == grid
+    assert kept.points() == grid.points()
 
 
 def _signed(record: dict[str, object]) -> bytes:
