@@ -106,6 +106,16 @@ def test_missing_weights_are_named_and_not_made_up(folder: Path) -> None:
         loading.load(str(folder))
 
 
+def test_weights_that_no_file_can_hold_are_not_made_up(folder: Path) -> None:
+    """Without hidden_size Llama's class makes matrices of 4096, a gigabyte in two layers."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["hidden_size"], config["intermediate_size"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(InvalidFileError, match=r"asks for 2\d\d,\d{3},\d{3} weights"):
+        loading.load(str(folder))
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "list"])
 def test_damaged_files_are_one_sentence(folder: Path, name: str, damage: str) -> None:

@@ -80,6 +80,8 @@ def load(
     else:
         _refuse_what_is_not_run(folder, name)
     with told_as(f"{name} cannot be loaded", hint=hint), _quiet():
+        if not path.is_file():
+            _refuse_larger_than_its_files(folder, more)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **more)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -102,6 +104,7 @@ def load(
 
 # Where a folder names code of its own, and what such code is called there.
 _NAMING_FILES = ("config.json", "tokenizer_config.json", "processor_config.json")
+_MOST_WEIGHTS_A_BYTE = 4  # of 2 bits each
 _CODE_FILES = ("custom_generate/generate.py",)
 
 
@@ -127,6 +130,23 @@ def _refuse_what_is_not_run(folder: Path, name: str) -> None:
     for file in _CODE_FILES:
         if (folder / file).exists():
             raise _own_code(name, str(folder / file))
+
+
+def _refuse_larger_than_its_files(folder: Path, more: dict[str, Any]) -> None:
+    """Weights that no file holds would be made up first, of any size, and refused afterwards."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(folder), **more)
+    made: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        asked = made.from_config(config, trust_remote_code=False).num_parameters()
+    held_bytes = sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
+    if asked > _MOST_WEIGHTS_A_BYTE * held_bytes:
+        raise InvalidFileError(
+            f"{folder / 'config.json'} asks for {asked:,} weights, more than its folder's "
+            f"{held_bytes:,} bytes can hold.",
+            hint="is it whole, and are all the files of weights there?",
+        )
 
 
 def _own_code(name: str, which: str) -> UnsupportedModelError:
