@@ -29,7 +29,7 @@ fuzz: .venv/.installed-dev  ## read 50,000 damaged files of every kind; fails wh
 kills: .venv/.installed-dev  ## kill 500 real sweeps at any moment (an hour); fails where a row is lost
 	$(BIN)/python -m tools.kills
 
-figures: .venv/.installed-dev  ## draw the figures in README.md again, from committed results
+figures: .venv/.installed-dev  ## draw the figures of docs/gallery.md again, from committed results
 	$(BIN)/python -m tools.gallery
 
 bench: .venv/.installed-dev  ## how fast the harness itself is

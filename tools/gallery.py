@@ -1,4 +1,4 @@
-"""The figures in README.md, and that of the Medusa-2 trainings, drawn from what is committed by
+"""The figures in docs/gallery.md, and that of the Medusa-2 trainings, drawn from committed files by
 
     make figures
 
@@ -21,7 +21,7 @@ COMMANDS = (  # FOLDER stands for where to write
     "figures 6 9 18 22 --format png -o FOLDER",
     "compare --method medusa --seq-len 128..8192 --map FOLDER/break-even.png",
 )
-MEDUSA_2 = "medusa-2.png"  # shown beside its trainings, not in README.md
+MEDUSA_2 = "medusa-2.png"  # shown beside its trainings, not in the gallery
 IMAGES = ("figure-6.png", "figure-9.png", "figure-18.png", "figure-22.png", "break-even.png")
 VERSIONS = "versions.json"
 

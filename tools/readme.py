@@ -1,4 +1,4 @@
-"""The outputs shown in README.md are what the commands print: checked by a test, written by
+"""Outputs shown in README.md and docs/ are what the commands print: checked by a test, written by
 
     python -m tools.readme
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"```console\n(\$ medusa-bench [^\n]*)\n.*?```", re.DOTALL)
 _TABLE = re.compile(r"<!-- (foreseen|methods|overheads) of (\S+) -->\n.*?(?=\n\n)", re.DOTALL)
 
@@ -95,4 +95,5 @@ def _output(line: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(render(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(render(document.read_text()))

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every command. README documents them from these lines."""
+    """The exit codes of every command. docs/commands.md documents them from these lines."""
 
     OK = 0, "all that was asked for was done (points that do not fit in memory are listed)"
     ERROR = 1, "an error with a hint: a wrong name, a damaged file, another environment"
