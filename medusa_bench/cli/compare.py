@@ -81,6 +81,7 @@ _GENERATE = simulation.stack(
 @simulation.ACCEPTANCE
 @simulation.TASK
 @simulation.COST
+@simulation.STORED
 @simulation.GROUP
 @simulation.ENGINE
 @click.option(
@@ -137,6 +138,8 @@ def command(
     timing: str | None,
     by: str,
     dtype: str,
+    weights: str | None,
+    kv_dtype: str | None,
     block: str | None,
     host_s: float | None,
     tp: int,
@@ -172,11 +175,14 @@ def command(
     from medusa_bench.compare import choosing
     from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.simulation import simulate
-    from medusa_bench.compare.verdicts import verdict
+    from medusa_bench.compare.verdicts import of_stored_weights, verdict
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
+    from medusa_bench.specs.schemes import AS_NAMED
 
-    target = models.load(model, assume_llama=assume_block == "llama")
+    target = models.load(
+        model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+    )
     request = choosing.Request(
         method,
         draft,
@@ -212,7 +218,12 @@ def command(
             at = partial(at.func, implied, *at.args[1:], **at.keywords)
         rows = at(settings)
         ends = break_even(rows, at)
-        studies.append((latency, rows, ends, verdict(rows, ends)))
+        words = verdict(rows, ends)
+        if target.quantised and target.quantised.parts:
+            beside = at.func(variants, models.quantised(target, AS_NAMED), *at.args[2:4],
+                             settings[:1], **at.keywords)  # fmt: skip
+            words += of_stored_weights(rows[: len(beside)], beside, target.quantised.name)
+        studies.append((latency, rows, ends, words))
         warnings += named.too_large(latency, target, settings, Dtype(dtype), tp)
     for warning in warnings:
         console.warn(warning)
@@ -269,6 +280,8 @@ def _generate(context: click.Context) -> None:
             raise click.UsageError(f"--generate takes one --{name.replace('_', '-')}.")
         return values[0] if values else otherwise
 
+    if options["weights"] not in {None, "real", "random"}:
+        raise click.UsageError("--generate runs real weights, or random ones (--weights random).")
     console.stderr().print("compare --generate is a command of its own now: generate.")
     request = generating.request_of(
         {

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from medusa_bench.decode.study.study import GenerationStudy, Row
     from medusa_bench.decode.study.variants import Variants
 
-# What only generating takes; `compare --generate` takes it too.
+_WEIGHTS = click.option(
+    "--weights",
+    type=click.Choice(["real", "random"]),
+    default="real",
+    show_default=True,
+    help="random: MODEL is a shape (a preset or a config.json); overheads are generated, "
+    "acceptance comes from --acceptance.",
+)
+# What only generating takes; `compare --generate` takes it too, and --weights beside its own.
 OPTIONS = (
-    click.option(
-        "--weights",
-        type=click.Choice(["real", "random"]),
-        default="real",
-        show_default=True,
-        help="random: MODEL is a shape (a preset or a config.json); overheads are generated, "
-        "acceptance comes from --acceptance.",
-    ),
     click.option(
         "--adapter",
         type=click.Path(path_type=Path, file_okay=False),
@@ -128,7 +128,7 @@ Examples:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write speedup over draft length (the paper's figure 7).",
 )
-@simulation.stack(*OPTIONS)
+@simulation.stack(_WEIGHTS, *OPTIONS)
 @JSON
 @click.pass_context
 def command(

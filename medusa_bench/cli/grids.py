@@ -51,16 +51,24 @@ def grid_options(function: Function) -> Function:
     return function
 
 
-def grid(options: dict[str, Any], default: Defaults) -> Grid:
+def grid(options: dict[str, Any], default: Defaults, *, stored: bool = False) -> Grid:
     """The grid that the options name; what is not given is the default's.
+
+    stored: with weights as a model's config or --weights says; else in the dtypes alone.
 
     Raises UnknownNameError and what shapes.load raises.
     """
     timing = options["timing"]
-    shapes = tuple(
-        models.load(name, assume_llama=options["assume_block"] == "llama")
+    loaded = [
+        models.load(
+            name,
+            assume_llama=options["assume_block"] == "llama",
+            weights=options.get("weights"),
+            cache=options.get("kv_dtype"),
+        )
         for name in options["models"] or default.models
-    )
+    ]
+    shapes = tuple(loaded if stored else map(models.as_measured, loaded))
     own = dict.fromkeys(operator for shape in shapes for operator, _ in of_block(shape))
     return Grid(
         shapes=shapes,

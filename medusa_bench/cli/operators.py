@@ -6,7 +6,17 @@ from typing import Any
 import click
 
 from medusa_bench.cli import console
-from medusa_bench.cli.options import ASSUME_BLOCK, COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES
+from medusa_bench.cli.options import (
+    ASSUME_BLOCK,
+    CACHE,
+    COUNTS,
+    DTYPE,
+    JSON,
+    MODELS,
+    OPERATORS,
+    PHASES,
+    WEIGHTS,
+)
 from medusa_bench.specs import models as model_specs
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import (
@@ -73,6 +83,8 @@ _LEGEND = {
     "--operator", "names", type=OPERATORS, help="Operators or families (mlp).  [default: all]"
 )
 @click.option("--dtype", type=DTYPE, default="float16", show_default=True)
+@WEIGHTS
+@CACHE
 @JSON
 def command(
     *,
@@ -84,6 +96,8 @@ def command(
     phases: tuple[str, ...] | None,
     names: tuple[str, ...] | None,
     dtype: str,
+    weights: str | None,
+    kv_dtype: str | None,
     as_json: bool,
 ) -> None:
     """Print the operator table: shapes, FLOPs, bytes and operational intensity.
@@ -101,7 +115,10 @@ def command(
         return
     grid = list(settings(chosen_phases, batch_size, seq_len, num_candidates))
     model_shapes = [
-        model_specs.load(model, assume_llama=assume_block == "llama") for model in models
+        model_specs.load(
+            model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+        )
+        for model in models
     ]
     rows = points(model_shapes, chosen, grid, [Dtype(dtype)])
     if as_json:
@@ -183,7 +200,7 @@ def _print_numbers(rows: Sequence[Point]) -> None:
 
 def _totals(rows: Sequence[Point]) -> tuple[str, str, str]:
     flops = sum(point.product.flops for point in rows)
-    moved = sum(point.product.bytes_moved(point.dtype) for point in rows)
+    moved = sum(point.bytes_moved for point in rows)
     return console.si(flops, "FLOP"), console.si(moved, "B"), f"{flops / moved:.2f}"
 
 
@@ -196,6 +213,15 @@ def _remark(operator: Operator) -> str:
     if operator not in BLOCK:
         return "outside"
     return "corrected*" if operator.name in _CORRECTED else ""
+
+
+def _stored(point: Point) -> list[dict[str, Any]]:
+    """How the right operand is stored, by shares of its layers, where it is quantised."""
+    return [
+        {"scheme": scheme.kernel, "bits": scheme.bits, "share": share}
+        for scheme, share in point.operator.formats(point.shape)
+        if scheme
+    ]
 
 
 def _joined(sizes: Iterable[int]) -> str:
@@ -223,7 +249,7 @@ def _symbols(operator: Operator) -> dict[str, Any]:
 def _numbers(point: Point) -> dict[str, Any]:
     setting: Setting = point.setting
     shape: ModelShape = point.shape
-    product = point.product
+    product, moved = point.product, point.bytes_moved
     return {
         "model": shape.name,
         "operator": point.operator.name,
@@ -240,6 +266,7 @@ def _numbers(point: Point) -> dict[str, Any]:
         "rhs": _sizes(point, point.operator.rhs),
         "out": _sizes(point, point.operator.out),
         "flops": product.flops,
-        "bytes_moved": product.bytes_moved(point.dtype),
-        "operational_intensity": product.operational_intensity(point.dtype),
+        "stored": _stored(point),
+        "bytes_moved": moved,
+        "operational_intensity": product.flops / moved,
     }

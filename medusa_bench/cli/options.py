@@ -12,6 +12,7 @@ from medusa_bench.base.errors import UnknownNameError
 # ParamType can be subscripted only since click 8.4, and GPU machines without a network have older.
 from medusa_bench.specs.dtypes import ALIASES, Dtype
 from medusa_bench.specs.operators import BY_NAME, FAMILIES
+from medusa_bench.specs.schemes import AS_NAMED, SCHEMES
 from medusa_bench.specs.settings import Phase
 
 _MAX_VALUE = 1 << 24
@@ -113,6 +114,17 @@ ASSUME_BLOCK = click.option(
     "--assume-block",
     type=click.Choice(["llama"]),
     help="Take a config.json of a type that is not known for this block.",
+)
+WEIGHTS = click.option(
+    "--weights",
+    metavar="SCHEME",
+    help=f"How the model's weights are stored: {', '.join(SCHEMES)}, or {AS_NAMED} (in the dtype). "
+    " [default: what its config.json says]",
+)
+CACHE = click.option(
+    "--kv-dtype",
+    type=click.Choice(["fp8", "as-dtype"]),
+    help="Of cached keys and values.  [default: what its config.json says]",
 )
 OPERATORS = Words("operator", [*BY_NAME, *FAMILIES])
 PHASES = Words("phase", Phase)

@@ -10,7 +10,7 @@ import click
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
 from medusa_bench.cli import console
 from medusa_bench.cli.grids import grid, grid_options
-from medusa_bench.cli.options import JSON, Mapped, Whole
+from medusa_bench.cli.options import CACHE, JSON, WEIGHTS, Mapped, Whole
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
 from medusa_bench.specs.operators import Point
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.predict.scoring import Score, Scored
     from medusa_bench.results.tables import Observations
+    from medusa_bench.specs.schemes import Scheme
 
 _MAX_ROWS = 40
 _DEFAULT_GPU = "a100-80gb-pcie"  # the paper's
@@ -39,6 +40,8 @@ How accurate predictions are (FILE: the published measurements), one command a r
 """
 )
 @grid_options
+@WEIGHTS
+@CACHE
 @click.option("--gpu", help="Profile, exact device name or results folder.  [default: the paper's]")
 @click.option(
     "--by",
@@ -95,7 +98,10 @@ def _predict(options: dict[str, Any]) -> int:
     for name in ("wheres", "calibrate_on", "leave_out", "exclude_models"):
         if options[name]:
             raise click.UsageError(f"--{name.rstrip('s').replace('_', '-')} goes with --against.")
-    asked = grid(options, sweep.PAPER_ON_GPU)
+    writes = options["output"] is not None
+    if writes and (options["weights"] or options["kv_dtype"]):
+        raise click.UsageError("-o writes products of a dtype: leave --weights and --kv-dtype out.")
+    asked = grid(options, sweep.PAPER_ON_GPU, stored=not writes)
     if options["timing"] is None:
         asked = _only_kernel(asked)
     gpu = options["gpu"] or _DEFAULT_GPU
@@ -104,7 +110,7 @@ def _predict(options: dict[str, Any]) -> int:
     if not options["as_json"]:
         for note in asked.notes:
             console.warn(note)
-    if options["output"] is not None:
+    if writes:
         return _write(options, asked, gpu, models)
     rows = _rows(asked, models)
     if options["as_json"]:
@@ -121,9 +127,15 @@ def _only_kernel(asked: Grid) -> Grid:
 
 
 def _estimates(
-    tasks: Sequence[Task], models: "Mapping[Timing, LatencyModel]"
+    tasks: Sequence[Task],
+    models: "Mapping[Timing, LatencyModel]",
+    scheme: "Scheme | None" = None,
 ) -> dict[Task, tuple[Estimate, dict[str, float], str]]:
-    """Each task's prediction with its parts and bound; distinct tasks are predicted once."""
+    """Each task's prediction with its parts and bound; distinct tasks are predicted once.
+
+    scheme: how their right operands are stored.
+    """
+    from medusa_bench.predict import quantised
     from medusa_bench.specs.columns import Products
 
     found = {}
@@ -132,7 +144,8 @@ def _estimates(
             mine = [task for task in tasks if task.timing is timing and task.dtype is dtype]
             if not mine:
                 continue
-            predicted = model.predict(Products.of([task.product for task in mine]), dtype)
+            products = Products.of([task.product for task in mine])
+            predicted = quantised.predict(model, products, dtype, scheme)
             parts = predicted.parts
             columns = zip(
                 mine,
@@ -158,27 +171,40 @@ _PARTS = ("launch_s", "bandwidth_s", "compute_s", "tile_s", "unexplained_s")
 
 
 def _rows(asked: Grid, models: "Mapping[Timing, LatencyModel]") -> list[dict[str, Any]]:
-    points = asked.points()
-    products = [point.product for point in points]
-    tasks = dict.fromkeys(
-        Task(product, point.dtype, timing)
-        for point, product in zip(points, products, strict=True)
-        for timing in asked.timings
-    )
-    estimates = _estimates(list(tasks), models)
+    stored = [
+        (point, point.product, *each)
+        for point in asked.points()
+        for each in point.operator.formats(point.shape)
+    ]
+    estimates = {}
+    for scheme in dict.fromkeys(each for _, _, each, _ in stored):
+        tasks = dict.fromkeys(
+            Task(product, point.dtype, timing)
+            for point, product, each, _ in stored
+            if each == scheme
+            for timing in asked.timings
+        )
+        estimates[scheme] = _estimates(list(tasks), models, scheme)
     return [
-        _row(point, timing, *estimates[Task(product, point.dtype, timing)])
-        for point, product in zip(points, products, strict=True)
+        _row(point, timing, scheme, share, estimates[scheme][Task(product, point.dtype, timing)])
+        for point, product, scheme, share in stored
         for timing in asked.timings
     ]
 
 
 def _row(
-    point: Point, timing: Timing, estimate: Estimate, parts: dict[str, float], bound: str
+    point: Point,
+    timing: Timing,
+    scheme: "Scheme | None",
+    share: float,
+    found: tuple[Estimate, dict[str, float], str],
 ) -> dict[str, Any]:
+    estimate, parts, bound = found
     return {
         **point.as_dict(),
         "timing": timing,
+        "weights": None if scheme is None else str(scheme),
+        "share_of_layers": share,
         "latency_s": estimate.latency_s,
         "low_s": estimate.low_s,
         "high_s": estimate.high_s,

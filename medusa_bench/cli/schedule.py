@@ -52,6 +52,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
     "within any interval.",
 )
 @simulation.COST
+@simulation.STORED
 @simulation.GROUP
 @simulation.HEADS
 @click.option(
@@ -84,6 +85,8 @@ def command(
     timing: str | None,
     by: str,
     dtype: str,
+    weights: str | None,
+    kv_dtype: str | None,
     block: str | None,
     host_s: float | None,
     tp: int,
@@ -106,7 +109,9 @@ def command(
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
-    target = models.load(model, assume_llama=assume_block == "llama")
+    target = models.load(
+        model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+    )
     method = methods.find(method)
     request = choosing.Request(
         (method,),

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.cli import console
-from medusa_bench.cli.options import ASSUME_BLOCK, COUNTS, DTYPE, DURATION, MODELS, Number, Whole
+from medusa_bench.cli.options import (
+    ASSUME_BLOCK,
+    CACHE,
+    COUNTS,
+    DTYPE,
+    DURATION,
+    MODELS,
+    WEIGHTS,
+    Number,
+    Whole,
+)
 from medusa_bench.compare.acceptance import KINDS
 from medusa_bench.compare.methods import Asked
 from medusa_bench.specs.paper_grid import PAPER_GPU
@@ -85,6 +95,7 @@ COST = stack(
         help="Time that a speculating step spends beside its passes, as 0.05ms.",
     ),
 )
+STORED = stack(WEIGHTS, CACHE)
 GROUP = stack(
     click.option(
         "--tp",

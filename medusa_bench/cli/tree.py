@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--draft-width", type=Whole(1, 4096), default=10, show_default=True)
 @simulation.COST
+@simulation.STORED
 @simulation.HEADS
 @click.option("--list", "list_names", is_flag=True, help="List the published trees and accuracies.")
 @click.option(
@@ -69,6 +70,8 @@ def command(
     timing: str | None,
     by: str,
     dtype: str,
+    weights: str | None,
+    kv_dtype: str | None,
     block: str | None,
     heads: bool,
     host_s: float | None,
@@ -97,7 +100,9 @@ def command(
         facts["tree"] = loaded
         _warn_of_unknown_ranks(tree, rates)
     elif gpu:
-        target = models.load(model, assume_llama=assume_block == "llama")
+        target = models.load(
+            model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+        )
         latency_s = named.tree_latency(
             gpu, target, batch_size, seq_len, num_candidates,
             draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype,

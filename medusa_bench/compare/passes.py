@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cache
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.operators import BY_NAME, Operator, num_weights, of_block, of_model
+from medusa_bench.specs.operators import BY_NAME, Operator, of_block, of_model, weight_bytes
 from medusa_bench.specs.settings import Phase, Setting
 from medusa_bench.specs.shapes import ModelShape
 
@@ -192,9 +192,11 @@ def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype
     Embeddings, activations, heads and drafts are left out: less than this does not suffice.
     """
     (decode,) = Method("vanilla", ROOT).step(target, batch_size, seq_len, Block.FULL)
-    held = num_weights(target)
+    held = weight_bytes(target, dtype)
     for operator, times in decode.operators:
         if operator.reads_cache:
             product = operator.product(target, decode.setting)
-            held += product.batch * product.n * product.k * int(times)
-    return held * dtype.bytes_per_element
+            ((scheme, _),) = operator.formats(target)
+            wide = scheme.bytes_per_weight if scheme else dtype.bytes_per_element
+            held += product.batch * product.n * product.k * int(times) * wide
+    return round(held)

@@ -16,12 +16,14 @@ from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import vanilla
 from medusa_bench.compare.passes import Block, Method, Pass, all_reduced
 from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
+from medusa_bench.predict import quantised
 from medusa_bench.predict.allreduce import SPREAD, AllReduce
 from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.columns import FloatArray, Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import symbols
+from medusa_bench.specs.schemes import Scheme
 from medusa_bench.specs.shapes import ModelShape
 
 
@@ -74,17 +76,24 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
                 (index, setting.batch_size, setting.seq_len, setting.query_len, pass_.count)
             )
     columns, weights, cells = [], [], []
+    formats: dict[Scheme | None, int] = {None: 0}
     for key, rows in groups.items():
         # Floats: exact to 2^53, and no product of absurd sizes overflows.
         index, batch_size, seq_len, query_len, count = np.array(rows, dtype=np.float64).T
-        size = symbols(kinds[key].shape, batch_size, seq_len, query_len)
+        shape = kinds[key].shape
+        size = symbols(shape, batch_size, seq_len, query_len)
         for operator, times in kinds[key].operators:
-            columns.append(np.stack(np.broadcast_arrays(*operator.sizes(size), index)[:4]))
-            weights.append(times * count)
-            cells.append(index.astype(np.int64))
+            sizes = operator.sizes(size)
+            for scheme, share in operator.formats(shape):
+                stored = formats.setdefault(scheme, len(formats))
+                columns.append(np.stack(np.broadcast_arrays(*sizes, stored, index)[:5]))
+                weights.append(times * share * count)
+                cells.append(index.astype(np.int64))
     products, where = _distinct(np.concatenate(columns, axis=1))
     weight, cell = np.concatenate(weights), np.concatenate(cells)
-    predictions = latency.predict(Products(*products), dtype)
+    predictions = quantised.predict_stored(
+        latency, Products(*products[:4]), dtype, list(formats), products[4].astype(np.int64)
+    )
 
     def total(per_product: FloatArray) -> FloatArray:
         sums = np.bincount(cell, weights=weight * per_product[where], minlength=len(steps))

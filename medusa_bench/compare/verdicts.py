@@ -38,6 +38,30 @@ def verdict(rows: Sequence[Comparison], ends: Sequence[BreakEven]) -> list[str]:
     return sentences + _left_out(rows)
 
 
+def of_stored_weights(
+    rows: Sequence[Comparison], plain: Sequence[Comparison], weights: str
+) -> list[str]:
+    """What quantised weights change, beside the same rows with weights in the dtype; a sentence."""
+    beside = {_key(row): row for row in plain}
+    verifying = [row for row in rows if row.num_candidates > 1 and _key(row) in beside]
+    if not verifying:
+        return []
+    row = best(verifying)
+    other = beside[_key(row)]
+    share = row.vanilla.latency_s / other.vanilla.latency_s
+    more = "more" if row.overhead > other.overhead else "less"
+    return [
+        f"Weights in {weights}: at batch size {row.batch_size} a vanilla step takes {share:.2f} of "
+        f"its time in {row.dtype}, and verification costs {more} of it: a step of {_method(row)} "
+        f"with {row.num_candidates} candidates takes {row.overhead:.2f} vanilla steps, "
+        f"{other.overhead:.2f} in {row.dtype}."
+    ]
+
+
+def _key(row: Comparison) -> tuple[str, str, int, int, int]:
+    return row.method, row.draft, row.num_candidates, row.batch_size, row.seq_len
+
+
 def _answer(chosen: Sequence[Comparison], rows: Sequence[Comparison]) -> str:
     tried = sorted({row.batch_size for row in rows})
     start = f"At {rows[0].seq_len} cached tokens, "

@@ -64,9 +64,12 @@ class Roofline:
         return Provenance.PREDICTED
 
     def predict(self, products: Products, dtype: Dtype) -> Predictions:
-        work = Work.of(products, dtype, self.ceilings)
+        return self.under(Work.of(products, dtype, self.ceilings))
+
+    def under(self, work: Work) -> Predictions:
+        """The roof over what products ask of the device, however their operands are stored."""
         latency_s = np.maximum(work.memory_s, work.compute_s)
-        zero = np.zeros(len(products))
+        zero = np.zeros(len(latency_s))
         memory = work.memory_s >= work.compute_s
         parts = Parts(
             launch_s=zero,
@@ -75,7 +78,7 @@ class Roofline:
             tile_s=zero,
             unexplained_s=zero,
         )
-        source = np.full(len(products), self.name)
+        source = np.full(len(latency_s), self.name)
         return Predictions(latency_s, latency_s, latency_s, parts.bound, source, parts)
 
 

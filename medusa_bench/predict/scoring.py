@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.predict import choosing, fitting, priors
+from medusa_bench.predict import choosing, fitting, priors, quantised
 from medusa_bench.predict.calibration import ANY_DEVICE, Calibration, DeviceCeilings, Interval, Work
 from medusa_bench.predict.fitting import Origin, Prior, Samples
 from medusa_bench.predict.latency import Calibrated
@@ -18,6 +18,7 @@ from medusa_bench.results.tables import Observations
 from medusa_bench.specs.columns import FloatArray
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.profiles import DeviceProfile, profile_of
+from medusa_bench.specs.schemes import SCHEMES, Scheme, integer
 
 # How far two sources are apart on one GPU, or two GPUs of one family: launch, bandwidth, compute.
 _SIGMAS_OF_RELATIVES = (1.2, 0.05, 0.05)
@@ -369,19 +370,32 @@ def _devices(
             yield profile, str(source), np.flatnonzero(here & (observations.source == source))
 
 
+def _stored(label: str) -> tuple[Dtype, Scheme | None]:
+    """A row's dtype, or bfloat16 with weights in a scheme; integers of tables are of columns."""
+    if label not in SCHEMES:
+        return Dtype(label), None
+    return Dtype.BFLOAT16, integer(4, 0, zero_point=False) if label == "int4" else SCHEMES[label]
+
+
 def _joined(
     observations: Observations, models: Sequence[tuple[NDArray[np.int64], Calibrated]]
 ) -> Scored:
     by_dtype = [
-        (rows[observations.dtype[rows] == dtype], model, Dtype(str(dtype)))
+        (rows[observations.dtype[rows] == dtype], model, *_stored(str(dtype)))
         for rows, model in models
         for dtype in np.unique(observations.dtype[rows])
     ]
     parts = []
-    for rows, model, dtype in by_dtype:
-        products = observations[rows].products
-        roof = Work.of(products, dtype, DeviceCeilings.of(profile_of(model.device)))
-        predicted = model.predict(products, dtype)
+    for rows, model, dtype, scheme in by_dtype:
+        products, ceilings = (
+            observations[rows].products,
+            DeviceCeilings.of(profile_of(model.device)),
+        )
+        if scheme is None:
+            roof = Work.of(products, dtype, ceilings)
+        else:
+            roof = quantised.work_of(products, scheme, dtype, ceilings)
+        predicted = quantised.predict(model, products, dtype, scheme)
         parts.append((predicted, np.maximum(roof.memory_s, roof.compute_s)))
     return Scored(
         observations[np.concatenate([rows for rows, *_ in by_dtype])],

@@ -24,6 +24,7 @@ from medusa_bench.specs.columns import FloatArray, Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import Point
 from medusa_bench.specs.profiles import profile_of
+from medusa_bench.specs.schemes import SCHEMES
 
 REQUIRED = ("dtype", "m", "n", "k", "latency_us")
 SIZES = ("batch", "m", "n", "k")
@@ -36,7 +37,7 @@ _MAX_SIZE = float(1 << 40)
 _COLUMNS: Mapping[str, Mapping[str, float]] = {
     "latency_us": {"latency_us": 1, "time_us": 1, "latency_ms": 1e3, "time_ms": 1e3,
                    "latency_s": 1e6, "time_s": 1e6},
-    "dtype": {"dtype": 1, "gemm_dtype": 1, "data_type": 1},
+    "dtype": {"dtype": 1, "gemm_dtype": 1, "data_type": 1, "weight_dtype": 1},
     "batch": {"batch": 1, "batch_count": 1},
     "gpu": {"gpu": 1, "device": 1},
     "source": {"source": 1, "provider": 1, "framework": 1},
@@ -91,7 +92,13 @@ class Observations:
 
     @property
     def dtypes(self) -> list[Dtype]:
+        """Raises MedusaBenchError where weights are quantised: nothing is fitted to those."""
         known = {str(dtype): dtype for dtype in Dtype}
+        if quantised := set(self.dtype.tolist()) - known.keys():
+            raise MedusaBenchError(
+                f"Rows of quantised weights ({', '.join(sorted(quantised))}) are not fitted to.",
+                hint="they are scored as they stand; choose others with --where dtype=bfloat16.",
+            )
         return [known[name] for name in self.dtype.tolist()]
 
     @property
@@ -185,6 +192,9 @@ def _scaled(values: Sequence[Any], scale: float) -> Sequence[Any]:
 
 
 def _dtype(value: Any) -> str:
+    scheme = str(value).lower().removesuffix("_wo").replace("_", "-")  # weights only
+    if scheme in SCHEMES and scheme != "fp8":
+        return scheme
     try:
         return str(Dtype.named(str(value)))
     except ValueError:
@@ -209,11 +219,11 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> Observa
     latency_s = _numbers(columns["latency_us"], "latency_us", where, least=shortest_us) * 1e-6
     dtype = _texts(columns["dtype"])
     for value in np.unique(dtype):
-        if value not in set(Dtype):
+        if value not in set(Dtype) | SCHEMES.keys():
             row = int(np.argmax(dtype == value)) + 1
             raise InvalidFileError(
                 f"{where}, row {row}: dtype is {str(value)[:40]!r}.",
-                hint=f"known: {', '.join(Dtype)}.",
+                hint=f"known: {', '.join([*Dtype, *SCHEMES])}.",
             )
     labels = [_texts(columns[name]) if name in columns else np.full(rows, "") for name in LABELS]
     gpu, source, model, op = labels

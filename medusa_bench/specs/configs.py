@@ -419,9 +419,6 @@ def _unknown(config: JsonObject, where: str, kind: str) -> UnsupportedModelError
 
 def _left_out(config: JsonObject) -> Iterator[str]:
     """In words, what a config has that changes no row of the table but a reader should know."""
-    if isinstance(quantization := config.get("quantization_config"), dict):
-        method = str(quantization.get("quant_method", "unnamed"))[:40]
-        yield f"quantised weights ({method}): counted, and measured, in the dtype you name"
     for key in ("num_nextn_predict_layers", "num_mtp_modules"):
         if config.get(key):
             yield f"layers that predict further tokens ({key}) are left out"

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from medusa_bench.base import limits
-from medusa_bench.base.documents import parse_object
+from medusa_bench.base.documents import JsonObject, parse_object
 from medusa_bench.base.errors import InvalidFileError, UnknownNameError
 from medusa_bench.base.files import read_bytes
+from medusa_bench.specs import quantised_configs
 from medusa_bench.specs.configs import from_config
+from medusa_bench.specs.operators import of_model
+from medusa_bench.specs.schemes import AS_NAMED, Quantisation, uniform
 from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
 
 _WINDOW_4096 = Window(4096, 32)
@@ -117,13 +120,59 @@ ALIASES: Mapping[str, str] = {
 }
 
 
-def load(name_or_path: str, *, assume_llama: bool = False) -> ModelShape:
+def load(
+    name_or_path: str,
+    *,
+    assume_llama: bool = False,
+    weights: str | None = None,
+    cache: str | None = None,
+) -> ModelShape:
     """The shape of a preset, an alias, a Hugging Face config.json, or a folder that holds one.
 
-    assume_llama: take a model type that is not known for Llama's block. Raises UnknownNameError,
-    InvalidFileError, or UnsupportedModelError where the model's layers are not those of the
-    operator table.
+    assume_llama: take a model type that is not known for Llama's block. weights: a scheme of
+    SCHEMES in place of what the config says of quantisation, "none" for none. cache: "fp8" where
+    cached keys and values take 8 bits. Raises UnknownNameError, InvalidFileError, or
+    UnsupportedModelError where the model's layers are not those of the operator table.
     """
+    shape = _load(name_or_path, assume_llama=assume_llama)
+    if weights is not None:
+        shape = quantised(shape, weights)
+    if cache is not None:
+        own = shape.quantised or Quantisation(AS_NAMED)
+        shape = replace(shape, quantised=own.with_cache(8 if cache == "fp8" else None))
+    return shape
+
+
+def quantised(shape: ModelShape, weights: str) -> ModelShape:
+    """The same with its weights in a scheme of SCHEMES, or in none ("none"); its cache stays.
+
+    Raises UnknownNameError.
+    """
+    notes = tuple(each for each in shape.unmodelled if not each.startswith(_NOTE))
+    shape = replace(shape, unmodelled=notes)
+    cache_bits = shape.quantised.cache_bits if shape.quantised else None
+    if weights == AS_NAMED:
+        own = Quantisation(AS_NAMED, (), cache_bits) if cache_bits else None
+        return replace(shape, quantised=own)
+    names = [op.name for op, _ in of_model(shape) if not op.reads_cache]
+    found = uniform(weights, names, of_experts=shape.experts is not None).with_cache(cache_bits)
+    note = quantised_configs.note(found)
+    return replace(shape, quantised=found, unmodelled=(*shape.unmodelled, note))
+
+
+def as_measured(shape: ModelShape) -> ModelShape:
+    """The same with all weights in the dtype that is named, and a note of it where they are not."""
+    if shape.quantised is None:
+        return shape
+    said = f"{_NOTE} ({shape.quantised.name}): measured in the dtype you name"
+    plain = quantised(shape, AS_NAMED)
+    return replace(plain, quantised=None, unmodelled=(*plain.unmodelled, said))
+
+
+_NOTE = "quantised weights"
+
+
+def _load(name_or_path: str, *, assume_llama: bool) -> ModelShape:
     name = name_or_path.lower()
     name = ALIASES.get(name, name)
     if name in PRESETS:
@@ -146,6 +195,18 @@ def load(name_or_path: str, *, assume_llama: bool = False) -> ModelShape:
 
 
 def _read(path: Path, *, assume_llama: bool) -> ModelShape:
-    config = parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path), finite=False)
+    config = _object(path)
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
-    return from_config(config, name=name, where=str(path), assume_llama=assume_llama)
+    shape = from_config(config, name=name, where=str(path), assume_llama=assume_llama)
+    beside = path.with_name("hf_quant_config.json")  # ModelOpt's, where the config says nothing
+    where = path
+    if path.name == "config.json" and "quantization_config" not in config and beside.exists():
+        config, where = _object(beside), beside
+    found, note = quantised_configs.read(config, shape, where=str(where))
+    if not note:
+        return shape
+    return replace(shape, quantised=found, unmodelled=(*shape.unmodelled, note))
+
+
+def _object(path: Path) -> JsonObject:
+    return parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path), finite=False)

@@ -24,6 +24,7 @@ from typing import Any
 from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
+from medusa_bench.specs.schemes import Scheme, cached
 from medusa_bench.specs.settings import Setting
 from medusa_bench.specs.shapes import Experts, ModelShape
 
@@ -102,6 +103,23 @@ class Operator:
         cache."""
         size = symbols(shape, 1, 1, 1)
         return prod(int(size["x" if symbol == "u" else symbol]) for symbol in self.rhs.split())
+
+    def formats(self, shape: ModelShape) -> list[tuple[Scheme | None, float]]:
+        """How its right operand is stored, and for which share of its layers; None: as the rest."""
+        if shape.quantised is None:
+            return [(None, 1.0)]
+        if self.reads_cache:
+            bits = shape.quantised.cache_bits
+            return [(None if bits is None else cached(bits), 1.0)]
+        return list(shape.quantised.of(self.name))
+
+    def bytes_moved(self, shape: ModelShape, setting: Setting, dtype: Dtype) -> float:
+        """Traffic of one layer if operands and result cross memory once, quantised ones as they are
+        stored; the mean of its layers, where those differ."""
+        product = self.product(shape, setting)
+        return sum(
+            share * product.stored_bytes(dtype, scheme) for scheme, share in self.formats(shape)
+        )
 
     def product(self, shape: ModelShape, setting: Setting) -> Product:
         """The matrix product of this operator for a model and a setting.
@@ -298,6 +316,17 @@ def num_weights(shape: ModelShape) -> int:
     return layers + find("lm_head").num_weights(shape)
 
 
+def weight_bytes(shape: ModelShape, dtype: Dtype) -> float:
+    """Bytes of the same weights, quantised ones with their scales and the others in dtype."""
+    held = 0.0
+    for op, count in (*of_model(shape), (find("lm_head"), 1)):
+        if not op.reads_cache:
+            for scheme, share in op.formats(shape):
+                wide = dtype.bytes_per_element if scheme is None else scheme.bytes_per_weight
+                held += count * share * op.num_weights(shape) * wide
+    return held
+
+
 def heads_weight_share(shape: ModelShape) -> float:
     """Weights of the Medusa heads over those of the layers and the LM head together."""
     heads = sum(find(name).num_weights(shape) for name in ("medusa_block", "medusa_head"))
@@ -316,6 +345,11 @@ class Point:
     @property
     def product(self) -> Product:
         return self.operator.product(self.shape, self.setting)
+
+    @property
+    def bytes_moved(self) -> float:
+        """Of one layer, quantised operands as they are stored."""
+        return self.operator.bytes_moved(self.shape, self.setting, self.dtype)
 
     def as_dict(self) -> dict[str, str | int]:
         """What names the point in every table and JSON document, in their order."""

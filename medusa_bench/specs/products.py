@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from medusa_bench.specs.dtypes import Dtype
+from medusa_bench.specs.schemes import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,14 @@ class Product:
     def bytes_moved(self, dtype: Dtype) -> int:
         """Traffic if each operand and the result cross memory once."""
         return self.num_elements * dtype.bytes_per_element
+
+    def stored_bytes(self, dtype: Dtype, scheme: Scheme | None) -> float:
+        """The same with its right operand, of k x n, stored in a scheme; None: in dtype."""
+        if scheme is None:
+            return self.bytes_moved(dtype)
+        right = self.batch * self.k * self.n
+        others = (self.num_elements - right) * dtype.bytes_per_element
+        return others + right * scheme.bytes_per_weight
 
     def operational_intensity(self, dtype: Dtype) -> float:
         """FLOPs per byte."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+from medusa_bench.specs.schemes import Quantisation
+
 
 @dataclass(frozen=True, slots=True)
 class Experts:
@@ -71,6 +73,7 @@ class ModelShape:
     latent: LatentAttention | None = None
     window: Window | None = None
     gated: bool = True  # whether the MLP has a gate beside its up projection
+    quantised: Quantisation | None = None  # what of its weights and cache is not in 16 bits
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -140,6 +143,7 @@ class ModelShape:
             latent=None,
             window=None,
             gated=True,
+            quantised=None,
         )
         if self.experts:
             plain = replace(plain, intermediate_size=6 * self.hidden_size)

@@ -218,7 +218,6 @@ def test_a_block_that_is_not_the_tables_is_refused_by_name(
     ("config", "note"),
     [
         (llama(cross_attention_layers=[3, 8]), "cross_attention_layers"),
-        (llama(quantization_config={"quant_method": "awq"}), "quantised weights (awq)"),
         (llama(num_nextn_predict_layers=1), "num_nextn_predict_layers"),
         (llama(model_type="qwen2_vl", vision_config={}), "the vision model is left out"),
     ],
