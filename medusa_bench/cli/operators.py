@@ -54,10 +54,17 @@ _LEGEND = {
     "x, g": "num_experts, outputs of the router",
     "u, r": "distinct experts that b x q tokens touch, rows of each",
     "e, sh": "width of an expert, of the shared experts",
+    "eh": "width that experts act on: h, or of a projection",
     "w": "cached tokens within the window",
     "c, cr": "latent kv_rank, with rope_dim: what is cached",
     "dn, dv, ndv": "latent nope_dim, value_dim, n x dv",
     "a, nqd": "latent q_rank (or h), n x (nope_dim + rope_dim)",
+    "ix": "cached tokens that an indexer chooses",
+    "ih, id, ihd": "heads of the indexer, their size, ih x id",
+    "si, so, sx": "outputs into a layer with a state, inputs out of it, of its inner values",
+    "ns, z, p": "states of a sequence, keys by values of each, in 32 bits",
+    "ch, cw": "channels of a convolution, tokens it spans",
+    "rk, rw": "rank of a projection within such a layer, its outputs",
 }
 
 

@@ -53,6 +53,10 @@ class _Chosen:
     sizes: tuple[int, ...] = ()
 
 
+# A draft that is hardly smaller than its target saves nothing.
+_MUCH_SMALLER = 2
+
+
 def default_draft(target: ModelShape) -> ModelShape | None:
     """The smallest preset of the target's family and vocabulary, or None where there is none."""
     family = published_acceptance.family_of(target.name)
@@ -61,7 +65,7 @@ def default_draft(target: ModelShape) -> ModelShape | None:
         for shape in models.PRESETS.values()
         if shape.vocab_size == target.vocab_size
         and published_acceptance.family_of(shape.name) == family
-        and _block_weights(shape) < _block_weights(target)
+        and _MUCH_SMALLER * _block_weights(shape) < _block_weights(target)
     ]
     return min(fitting, key=_block_weights, default=None)
 
@@ -129,7 +133,7 @@ def _sized(
     draft: ModelShape,
     given: Mapping[str, AcceptanceModel],
 ) -> list[Variant]:
-    chains = _only_chains(request)
+    chains = bool(_only_chains(request, target))
     offered = methods.shapes(name, request.asked, chains=chains)
     chosen = _acceptance_of(name, offered[0].kind, request, target, draft, given=given)
     unfit = _unfit(name, offered[0].kind, request, target, draft)
@@ -154,19 +158,20 @@ def _unfit(name: str, kind: Kind, request: Request, target: ModelShape, draft: M
         )
     if row.needs_mtp_layers and published_acceptance.family_of(target.name) not in _WITH_MTP_LAYERS:
         return f"{target.name} has no layers for it"
+    if kind is Kind.TREE and target.recurrence:
+        return _only_chains(request, target)
     if name == "vanilla" or request.engine == NO_ENGINE.name:
         return ""
-    return _unserved(name, engine_of(request.engine), kind)
+    return _unserved(name, request, target, kind)
 
 
-def _unserved(name: str, engine: str, kind: Kind) -> str:
-    served_by = METHODS[name].engines
+def _unserved(name: str, request: Request, target: ModelShape, kind: Kind) -> str:
+    engine, served_by = engine_of(request.engine), METHODS[name].engines
     if not served_by:
         return "no serving engine has it"
     if engine and engine not in served_by:
         return f"{engine} does not serve it; {', '.join(served_by)} can"
-    is_tree = engine in _CHAINS_ALONE and kind is Kind.TREE
-    return f"{engine} serves it as a chain alone" if is_tree else ""
+    return _only_chains(request, target) if kind is Kind.TREE else ""
 
 
 _WITH_MTP_LAYERS = {"deepseek", "qwen3.5", "minimax"}
@@ -176,8 +181,17 @@ _WITH_MTP_LAYERS = {"deepseek", "qwen3.5", "minimax"}
 _CHAINS_ALONE = {"vllm", "llama.cpp"}
 
 
-def _only_chains(request: Request) -> bool:
-    return engine_of(request.engine) in _CHAINS_ALONE
+def _only_chains(request: Request, target: ModelShape) -> str:
+    """Why trees cannot be verified, in words; "" where they can."""
+    engine = engine_of(request.engine)
+    if target.recurrence:  # a tree would need a state for each node, from its parent's
+        return f"{target.name} has layers with a state, along which chains alone are verified"
+    if engine in _CHAINS_ALONE:
+        return f"{engine} serves it as a chain alone"
+    # Its dynamic trees leave these out. Source: TensorRT-LLM, pull request 13081.
+    if engine == "tensorrt-llm" and (target.latent or target.window):
+        return f"{engine} verifies no trees of models with windows or latent attention"
+    return ""
 
 
 def _within(

@@ -178,12 +178,15 @@ def _operators(
 def all_reduced(shape: ModelShape, setting: Setting, dtype: Dtype) -> tuple[float, float]:
     """How many sums of how many bytes a pass of a tensor-parallel group takes.
 
-    Two a layer, after the attention's output and after the MLP or the experts; one more after the
-    embedding. Logits are gathered beside: as one more, for the tokens that are decided on.
+    Two a layer, after the attention's or the state's output and after the MLP or the experts, where
+    a layer has both; one more after the embedding. Logits are gathered beside: as one more, for the
+    tokens that are decided on.
     """
     tokens = setting.batch_size * setting.query_len
     width_bytes = max(2, dtype.bytes_per_element)  # activations stay in 16 bits
-    return 2.0 * shape.num_layers + 2.0, tokens * shape.hidden_size * width_bytes
+    mixers = min(shape.num_layers, shape.num_attention_layers + shape.num_recurrent_layers)
+    widths = min(shape.num_layers, shape.num_mlp_layers + shape.num_expert_layers)
+    return float(mixers + widths + 2), tokens * shape.hidden_size * width_bytes
 
 
 def memory_bytes(target: ModelShape, batch_size: int, seq_len: int, dtype: Dtype) -> int:

@@ -31,7 +31,7 @@ from medusa_bench.predict.latency import Calibrated, LatencyModel, Predictions, 
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.profiles import profile_of
-from medusa_bench.specs.schemes import CACHE, Scheme
+from medusa_bench.specs.schemes import CACHE, CONVOLUTION, NEW_STATE, STATE, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,10 @@ _LIKE_AMPERE = frozenset({"volta", "turing", "ampere", "ada"})
 # fp8 keys and values take .65 to .70 of bf16's time where half would be ideal (H100, FlashInfer and
 # FA3 rows of aiconfigurator): the share of the bandwidth of 16 bits that their kernels reach.
 _CACHE_SHARE = 0.75
+# One kernel updates a state and reads it: 4.5 us and .89 of the bandwidth, a convolution 1.9 us
+# (aiconfigurator's rows of gated delta nets on an H100). The update has no launch of its own.
+_STATE_LAUNCHES_S = {STATE.kernel: 4.5e-6, NEW_STATE.kernel: 1e-9, CONVOLUTION.kernel: 1.9e-6}
+_STATE_SHARE, _STATE_CLOCK_HZ = 0.89, 1830e6
 
 
 def predict_stored(
@@ -161,12 +165,30 @@ def work_of(products: Products, scheme: Scheme, dtype: Dtype, ceilings: DeviceCe
     wide = dtype.bytes_per_element
     p = products
     rows = p.batch * p.m * p.k * (wide + 2 * narrow.bytes_per_element if narrow else wide)
-    moved = p.batch * p.k * p.n * scheme.bytes_per_weight + rows + p.batch * p.m * p.n * wide
-    return replace(work, memory_s=moved / ceilings.memory_bandwidth_bytes_per_s)
+    right, result = p.batch * p.k * p.n, p.batch * p.m * p.n
+    if scheme == NEW_STATE:
+        right, result = result, right
+    moved = right * scheme.bytes_per_weight + rows + result * wide
+    work = replace(work, memory_s=moved / ceilings.memory_bandwidth_bytes_per_s)
+    # A state's small products run on no matrix units: no tiles, no split sums.
+    return replace(work, tiled_s=work.compute_s, partial_s=0 * moved) if _is_state(scheme) else work
+
+
+def _is_state(scheme: Scheme) -> bool:
+    return scheme.kernel in _STATE_LAUNCHES_S
 
 
 def _calibration(own: Calibration, scheme: Scheme) -> tuple[Calibration, str]:
     """The calibration of a scheme's kernels on a calibration's device, and whose it is."""
+    if _is_state(scheme):
+        launch_s = _STATE_LAUNCHES_S[scheme.kernel] * _STATE_CLOCK_HZ / own.ceilings.clock_hz
+        parameters = Parameters(
+            launch_s,
+            _STATE_SHARE,
+            own.parameters.compute_efficiency,
+        )
+        plain = replace(own, parameters=parameters, forest=None, process=None)
+        return plain, "state: prior, h100-sxm (aiconfigurator)"
     if scheme.kernel == CACHE:
         parameters = replace(
             own.parameters,

@@ -38,7 +38,7 @@ from medusa_bench.specs import operators
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase
-from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
+from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Recurrence, Window
 
 SCHEMA = 1
 MAX_LINE_BYTES = 64_000
@@ -306,14 +306,22 @@ def _grid(record: Any) -> Grid:
     )
 
 
-_PARTS = {"experts": Experts, "latent": LatentAttention, "window": Window}
+_PARTS = {
+    "experts": Experts,
+    "latent": LatentAttention,
+    "window": Window,
+    "recurrence": Recurrence,
+}
+_FLAGS = {"gated": True, "gated_output": False}
+_LAYERS = ("attention_layers", "mlp_layers")
 
 
 def _of_shape(shape: ModelShape) -> JsonObject:
     """What a shape has: parts that it lacks are left out, as they were before there were any."""
     record = {key: value for key, value in asdict(shape).items() if value is not None}
-    if shape.gated:
-        del record["gated"]
+    for name, usual in _FLAGS.items():
+        if record[name] is usual:
+            del record[name]
     return record
 
 
@@ -324,9 +332,10 @@ def _shape(record: Any) -> ModelShape:
     parts: dict[str, Any] = {
         key: _part(part, record.pop(key)) for key, part in _PARTS.items() if key in record
     }
-    gated = _flag(record.pop("gated", True))
+    parts |= {name: _flag(record.pop(name, usual)) for name, usual in _FLAGS.items()}
+    parts |= {name: _count(record.pop(name)) for name in _LAYERS if name in record}
     counts: dict[str, Any] = {key: _count(value, 1) for key, value in record.items()}
-    return ModelShape(name, **counts, unmodelled=unmodelled, gated=gated, **parts)
+    return ModelShape(name, **counts, unmodelled=unmodelled, **parts)
 
 
 def _part(part: type[Item], record: Any) -> Item:

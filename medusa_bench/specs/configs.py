@@ -12,9 +12,9 @@ from typing import Any
 
 from medusa_bench.base.documents import JsonObject
 from medusa_bench.base.errors import InvalidFileError, UnsupportedModelError
+from medusa_bench.specs import hybrid_configs
+from medusa_bench.specs.config_values import MAX_DIMENSION, alike, count, dimension
 from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
-
-_MAX_DIMENSION = 1 << 24
 
 # One block with up, gate and down projections and grouped heads. The last line: by hand.
 _GATED = frozenset(
@@ -32,9 +32,9 @@ _UNGATED = frozenset(
 )
 # With experts in place of the MLP, in all layers or some; the second line has latent attention.
 _EXPERTS_TYPES = frozenset(
-    "dots1 ernie4_5_moe glm4_moe gpt_oss granitemoe hunyuan_v1_moe llama4 llama4_text minimax_m2 "
-    "mixtral olmoe phimoe qwen2_moe qwen3_moe "
-    "deepseek_v2 deepseek_v3 kimi_k2".split()
+    "afmoe dots1 ernie4_5_moe glm4_moe gpt_oss granitemoe hunyuan_v1_moe llama4 llama4_text "
+    "minimax_m2 mixtral olmoe phimoe qwen2_moe qwen3_moe "
+    "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2".split()
 )
 # The widths of up and gate together stand in intermediate_size.
 _TWICE_AS_WIDE = frozenset({"molmo", "qwen"})
@@ -51,7 +51,7 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "head_dim": ("kv_channels", "attention_head_dim"),
     "vocab_size": ("padded_vocab_size",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "experts_per_token": ("num_experts_per_tok", "moe_topk", "moe_k"),
+    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"),
 }
 
 # What a config may leave out because its class has a default of its own: otherwise as many
@@ -100,6 +100,7 @@ _LLAMA_DEFAULTS: Mapping[str, int] = {
     "vocab_size": 32000,
 }
 
+_INDEXED = frozenset({"deepseek_v32", "glm_moe_dsa"})
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
 _WINDOWED_LAYERS = {"sliding_attention", "chunked_attention"}
 # Of how many layers one attends to everything, where no list says which.
@@ -147,18 +148,21 @@ def from_config(
     model_type = config.get("model_type")
     kind = model_type if isinstance(model_type, str) else ""
     config = _standard(config, kind)
-    has_experts = kind in _EXPERTS_TYPES and _experts_at(config, where) > 1
+    is_hybrid = kind in hybrid_configs.TYPES
+    has_experts = (kind in _EXPERTS_TYPES or is_hybrid) and _experts_at(config, where) > 1
     _refuse_other_layers(config, where, kind, has_experts=has_experts)
-    if kind not in _GATED | _UNGATED | _EXPERTS_TYPES:
+    if kind not in _GATED | _UNGATED | _EXPERTS_TYPES | hybrid_configs.TYPES:
         if not assume_llama:
             raise _unknown(config, where, kind)
         notes.append(f"model_type {kind[:40] or 'none'} is not known: taken for Llama's block")
-    hidden_size = _dimension(config, "hidden_size", where)
-    num_layers = _dimension(config, "num_hidden_layers", where)
-    num_heads = _dimension(config, "num_attention_heads", where)
-    latent = (
-        _latent(config, where) if kind in _EXPERTS_TYPES and config.get("kv_lora_rank") else None
-    )
+    hidden_size = dimension(config, "hidden_size", where)
+    num_layers = dimension(config, "num_hidden_layers", where)
+    num_heads = dimension(config, "num_attention_heads", where)
+    with_latent = kind in _EXPERTS_TYPES or is_hybrid
+    latent = _latent(config, where) if with_latent and config.get("kv_lora_rank") else None
+    mixers = hybrid_configs.mixers(config, where, kind) if is_hybrid else {}
+    if mixers.get("recurrence"):
+        notes.append("layers with a state are counted, along which chains alone are verified")
     num_kv_heads = num_heads if latent else _kv_heads(config, where, kind, num_heads)
     return _shape(
         name=name,
@@ -170,12 +174,14 @@ def from_config(
         head_dim=latent.nope_dim + latent.rope_dim
         if latent
         else _head_dim(config, where, kind, hidden_size, num_heads),
-        vocab_size=_dimension(config, "vocab_size", where),
+        vocab_size=dimension(config, "vocab_size", where),
         unmodelled=(*notes, *_left_out(config)),
         experts=_experts(config, where, kind, num_layers) if has_experts else None,
         latent=latent,
         window=_window(config, kind, num_layers),
-        gated=kind not in _UNGATED,
+        gated=kind not in _UNGATED | hybrid_configs.UNGATED,
+        gated_output=_gates_output(config, kind),
+        **mixers,
         where=where,
     )
 
@@ -214,24 +220,33 @@ def _standard(config: JsonObject, kind: str) -> JsonObject:
 
 def _intermediate_size(config: JsonObject, where: str, kind: str, hidden_size: int) -> int:
     if kind in {"llama4", "llama4_text"}:
-        return _dimension(config, "intermediate_size_mlp", where)
+        return dimension(config, "intermediate_size_mlp", where)
     default = None
     if kind == "mpt":
-        default = hidden_size * _dimension(config, "expansion_ratio", where, default=4)
+        default = hidden_size * dimension(config, "expansion_ratio", where, default=4)
     elif kind in {"bloom", "falcon", "gpt2", "gptj", "gpt_bigcode"}:
         default = 4 * hidden_size
-    width = _dimension(config, "intermediate_size", where, default=default)
+    elif kind in hybrid_configs.TYPES:
+        return hybrid_configs.intermediate_size(config, where, kind)
+    width = dimension(config, "intermediate_size", where, default=default)
     return max(1, width // 2) if kind in _TWICE_AS_WIDE else width
+
+
+def _gates_output(config: JsonObject, kind: str) -> bool:
+    """Whether attention's output is weighed by a projection as wide as the queries."""
+    if kind in hybrid_configs.DELTA_NETS:
+        return config.get("attn_output_gate") is not False
+    return kind == "afmoe"
 
 
 def _kv_heads(config: JsonObject, where: str, kind: str, num_heads: int) -> int:
     if kind == "falcon":
         if config.get("new_decoder_architecture"):
-            return _dimension(config, "num_kv_heads", where, default=num_heads)
+            return dimension(config, "num_kv_heads", where, default=num_heads)
         return 1 if config.get("multi_query", True) else num_heads
     if kind == "gpt_bigcode":
         return 1 if config.get("multi_query", True) else num_heads
-    num_kv_heads = _dimension(config, "num_key_value_heads", where, default=num_heads)
+    num_kv_heads = dimension(config, "num_key_value_heads", where, default=num_heads)
     if num_heads % num_kv_heads:
         raise InvalidFileError(
             f"{where}: num_attention_heads ({num_heads}) is no multiple of "
@@ -246,24 +261,32 @@ def _head_dim(config: JsonObject, where: str, kind: str, hidden_size: int, num_h
             f"{where}: hidden_size ({hidden_size}) is no multiple of num_attention_heads "
             f"({num_heads}), and no head_dim is given."
         )
-    head_dim = _dimension(config, "head_dim", where, default=hidden_size // num_heads)
+    head_dim = dimension(config, "head_dim", where, default=hidden_size // num_heads)
     if kind in _PLAIN_HEAD_DIM and head_dim * num_heads != hidden_size:
         raise _unsupported(
             where, [f"heads that are no equal parts of hidden_size (model_type {kind})"]
         )
     for key in ("v_head_dim", "global_head_dim"):
-        if config.get(key) is not None and _dimension(config, key, where) != head_dim:
+        if config.get(key) is not None and dimension(config, key, where) != head_dim:
             raise _unsupported(where, [f"heads of two sizes ({key} {config[key]})"])
     return head_dim
 
 
 def _latent(config: JsonObject, where: str) -> LatentAttention:
+    indexer = {}
+    if config.get("index_topk"):
+        indexer = {
+            "index_tokens": dimension(config, "index_topk", where),
+            "index_heads": dimension(config, "index_n_heads", where),
+            "index_dim": dimension(config, "index_head_dim", where),
+        }
     return LatentAttention(
-        kv_rank=_dimension(config, "kv_lora_rank", where),
-        rope_dim=_dimension(config, "qk_rope_head_dim", where),
-        nope_dim=_dimension(config, "qk_nope_head_dim", where),
-        value_dim=_dimension(config, "v_head_dim", where),
-        q_rank=_dimension(config, "q_lora_rank", where) if config.get("q_lora_rank") else 0,
+        kv_rank=dimension(config, "kv_lora_rank", where),
+        rope_dim=dimension(config, "qk_rope_head_dim", where),
+        nope_dim=dimension(config, "qk_nope_head_dim", where),
+        value_dim=dimension(config, "v_head_dim", where),
+        q_rank=dimension(config, "q_lora_rank", where) if config.get("q_lora_rank") else 0,
+        **indexer,
     )
 
 
@@ -273,46 +296,51 @@ def _latent(config: JsonObject, where: str) -> LatentAttention:
 def _experts_at(config: JsonObject, where: str) -> int:
     """The number of experts; 0 or 1 is a dense model."""
     value = config.get("num_experts") or 0
-    return value if type(value) is int and value <= 1 else _dimension(config, "num_experts", where)
+    return value if type(value) is int and value <= 1 else dimension(config, "num_experts", where)
 
 
 def _experts(config: JsonObject, where: str, kind: str, num_layers: int) -> Experts:
     width_key = "moe_intermediate_size"
     if kind in {"gpt_oss", "granitemoe", "llama4", "llama4_text", "minimax_m2", "mixtral"} | {
-        "olmoe", "phimoe",
+        "granitemoehybrid", "jamba", "minimax", "olmoe", "phimoe",
     }:  # fmt: skip
         width_key = "intermediate_size"
-    width = _dimension(_alike(config, width_key, where), width_key, where)
-    per_token = _dimension(_alike(config, "experts_per_token", where), "experts_per_token", where)
+    width = dimension(alike(config, width_key, where), width_key, where)
+    per_token = dimension(alike(config, "experts_per_token", where), "experts_per_token", where)
     try:
         return Experts(
-            num_experts=_dimension(config, "num_experts", where),
+            num_experts=dimension(config, "num_experts", where),
             experts_per_token=per_token,
             width=width,
             num_layers=_num_expert_layers(config, where, kind, num_layers),
             shared_width=_shared_width(config, where, kind, width),
-            shared_is_gated=kind == "qwen2_moe",
+            shared_is_gated=kind == "qwen2_moe" or kind in hybrid_configs.DELTA_NETS,
+            input_width=dimension(config, "moe_latent_size", where)
+            if config.get("moe_latent_size")
+            else 0,
         )
     except ValueError as error:
         raise InvalidFileError(f"{where}: {error}.") from None
 
 
-def _alike(config: JsonObject, key: str, where: str) -> JsonObject:
-    """The config with a list of one number for each layer as that number, where all are equal."""
-    value = config.get(key)
-    if isinstance(value, list) and value and all(each == value[0] for each in value):
-        return {**config, key: value[0]}
-    return config
+_SHARED_WIDTHS: Mapping[str, str] = {
+    "qwen2_moe": "shared_expert_intermediate_size",
+    **dict.fromkeys(hybrid_configs.DELTA_NETS, "shared_expert_intermediate_size"),
+    "granitemoehybrid": "shared_intermediate_size",
+    "nemotron_h": "moe_shared_expert_intermediate_size",
+}
 
 
 def _shared_width(config: JsonObject, where: str, kind: str, width: int) -> int:
-    if kind == "qwen2_moe":
-        return _dimension(config, "shared_expert_intermediate_size", where)
+    if key := _SHARED_WIDTHS.get(kind):
+        return dimension(config, key, where) if config.get(key) else 0
     if kind in {"llama4", "llama4_text"}:
         return width
-    for key in ("n_shared_experts", "num_shared_expert", "moe_num_shared_experts"):
-        if count := _alike(config, key, where).get(key):
-            return _dimension({key: count}, key, where) * width
+    for key in (
+        "n_shared_experts", "num_shared_expert", "num_shared_experts", "moe_num_shared_experts",
+    ):  # fmt: skip
+        if count := alike(config, key, where).get(key):
+            return dimension({key: count}, key, where) * width
     return 0
 
 
@@ -325,21 +353,29 @@ def _num_expert_layers(config: JsonObject, where: str, kind: str, num_layers: in
     if kind in {"llama4", "llama4_text"}:
         if isinstance(named := config.get("moe_layers"), list) and named:
             return len(set(map(str, named)))
-        step = _dimension(config, "interleave_moe_layer_step", where, default=1)
+        step = dimension(config, "interleave_moe_layer_step", where, default=1)
         return len(layers[step - 1 :: step])
+    if kind in hybrid_configs.WITH_EXPERTS_BY_LAYER:
+        return hybrid_configs.num_expert_layers(config, where, kind)
+    return len(_expert_layers(config, where, kind, layers))
+
+
+def _expert_layers(config: JsonObject, where: str, kind: str, layers: list[int]) -> list[int]:
+    """By a first one and a step."""
     if kind == "ernie4_5_moe":
-        first = _count(config, "moe_layer_start_index", where)
-        last = _count(config, "moe_layer_end_index", where, default=num_layers - 1)
-        step = _dimension(config, "moe_layer_interval", where, default=1)
-        last = num_layers - 1 if last < 0 else last
-        return sum(first <= layer <= last and (layer + 1) % step == 0 for layer in layers)
-    if kind in {"qwen2_moe", "qwen3_moe"}:
-        step = _dimension(config, "decoder_sparse_step", where, default=1)
+        first = count(config, "moe_layer_start_index", where)
+        last = count(config, "moe_layer_end_index", where, default=len(layers) - 1)
+        step = dimension(config, "moe_layer_interval", where, default=1)
+        last = len(layers) - 1 if last < 0 else last
+        return [each for each in layers if first <= each <= last and (each + 1) % step == 0]
+    if kind in {"qwen2_moe", "qwen3_moe"} | hybrid_configs.DELTA_NETS:
+        step = dimension(config, "decoder_sparse_step", where, default=1)
         dense = config.get("mlp_only_layers") or []
-        return sum((layer + 1) % step == 0 and layer not in dense for layer in layers)
-    dense = _count(config, "first_k_dense_replace", where)
-    step = _dimension(config, "moe_layer_freq", where, default=1)
-    return sum(layer >= dense and layer % step == 0 for layer in layers)
+        return [each for each in layers if (each + 1) % step == 0 and each not in dense]
+    key = "num_dense_layers" if kind == "afmoe" else "first_k_dense_replace"
+    first = count(config, key, where)
+    step = dimension(config, "moe_layer_freq", where, default=1)
+    return [each for each in layers if each >= first and each % step == 0]
 
 
 # -- what stands beside -------------------------------------------------------------------------
@@ -348,7 +384,7 @@ def _num_expert_layers(config: JsonObject, where: str, kind: str, num_layers: in
 def _window(config: JsonObject, kind: str, num_layers: int) -> Window | None:
     """The window of cached tokens, and in how many layers it stands; None where in none."""
     tokens = config.get("sliding_window") or config.get("attention_chunk_size")
-    if type(tokens) is not int or not 1 <= tokens <= _MAX_DIMENSION:
+    if type(tokens) is not int or not 1 <= tokens <= MAX_DIMENSION:
         return None
     layer_types = config.get("layer_types")
     no_rope = config.get("no_rope_layers")
@@ -378,17 +414,26 @@ def _refuse_other_layers(config: JsonObject, where: str, kind: str, *, has_exper
     by_clarity = dict(sorted(settings.items(), key=lambda item: "per_tok" in item[0]))
     if not has_experts and (found := _first_set(by_clarity, _EXPERTS.search, above=1)):
         reasons.append(f"a mixture of experts of an unknown layout ({found})")
-    if kind not in _EXPERTS_TYPES and (found := _first_set(settings, _LATENT.__contains__)):
+    is_hybrid = kind in hybrid_configs.TYPES
+    if (
+        not is_hybrid
+        and kind not in _EXPERTS_TYPES
+        and (found := _first_set(settings, _LATENT.__contains__))
+    ):
         reasons.append(f"multi-head latent attention of an unknown layout ({found})")
     is_idle = types == {"attention"}  # a hybrid's keys in a model all of whose layers attend
-    if not is_idle and (found := _first_set(settings, _RECURRENT.search)):
+    if not is_hybrid and not is_idle and (found := _first_set(settings, _RECURRENT.search)):
         reasons.append(f"recurrent or convolutional layers ({found})")
     if _RECURRENT_TYPES.search(kind):
         reasons.append(f"a recurrent model (model_type {kind[:40]})")
-    if others := sorted(types - _ATTENTION_LAYERS):
+    known = _ATTENTION_LAYERS | (hybrid_configs.LAYERS if is_hybrid else set())
+    known |= {"indexed_attention"} if kind in _INDEXED else set()
+    if others := sorted(types - known):
         reasons.append(f"layers of other types ({', '.join(others)[:80]})")
+    modelled = {"attn_output_gate"} if is_hybrid else set()
+    modelled |= {"index_topk"} if kind in _INDEXED and config.get("kv_lora_rank") else set()
     for key, meaning in _OTHER_BLOCKS.items():
-        if config.get(key):
+        if config.get(key) and key not in modelled:
             reasons.append(f"{meaning} ({key})")
     if reasons:
         raise _unsupported(where, reasons)
@@ -435,34 +480,3 @@ def _first_set(config: JsonObject, wanted: Callable[[str], object], above: int =
         if wanted(key) and (value > above if isinstance(value, int | float) else value):
             return f"{key[:40]} {str(value)[:40]}"
     return ""
-
-
-def _dimension(config: JsonObject, key: str, where: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if value is None:
-        raise InvalidFileError(
-            f"{where} has no {key}.",
-            hint="is it the config.json of a causal LM? A key left to its class's default must be "
-            "written out.",
-        )
-    if isinstance(value, list):
-        raise UnsupportedModelError(
-            f"{where}: {key} differs by layer, which the operator table does not model."
-        )
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_DIMENSION:
-        raise InvalidFileError(
-            f"{where}: {key} is {str(value)[:40]!r}; it must be a whole number of 1 to 16777216."
-        )
-    return value
-
-
-def _count(config: JsonObject, key: str, where: str, default: int = 0) -> int:
-    """A whole number that may be 0, or -1 for "to the end"."""
-    value = config.get(key)
-    if value is None:
-        return default
-    if type(value) is not int or not -1 <= value <= _MAX_DIMENSION:
-        raise InvalidFileError(f"{where}: {key} is {str(value)[:40]!r}; it must be a count.")
-    return value

@@ -12,7 +12,7 @@ from medusa_bench.specs import quantised_configs
 from medusa_bench.specs.configs import from_config
 from medusa_bench.specs.operators import of_model
 from medusa_bench.specs.schemes import AS_NAMED, Quantisation, uniform
-from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
+from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Recurrence, Window
 
 _WINDOW_4096 = Window(4096, 32)
 
@@ -88,6 +88,29 @@ _OF_EXPERTS = (
     _moe("kimi-k2",           (7168, 18432, 61, 64, 64, 192, 163840),
          Experts(384, 8, 2048, 60, 2048), latent=_DEEPSEEK),
 )  # fmt: skip
+# States in place of a cache in most layers. Source: the config.json of each.
+_DELTA_32 = Recurrence(36, 12352, 4096, 8192, 4, num_states=32, key_dim=128, value_dim=128)
+_OF_STATES = (
+    ModelShape("qwen3-next-80b-a3b", 2048, 5632, 48, 16, 2, 256, 151936,
+               experts=Experts(512, 10, 512, 48, 512, shared_is_gated=True),
+               recurrence=_DELTA_32, gated_output=True),
+    ModelShape("qwen3.5-35b-a3b", 2048, 512, 40, 16, 2, 256, 248320,
+               experts=Experts(256, 8, 512, 40, 512, shared_is_gated=True),
+               recurrence=replace(_DELTA_32, num_layers=30), gated_output=True),
+    ModelShape("qwen3.5-27b", 5120, 17408, 64, 24, 4, 256, 248320,
+               recurrence=Recurrence(48, 16480, 6144, 10240, 4, 48, 128, 128), gated_output=True),
+    ModelShape("granite-4.0-h-small", 4096, 1536, 40, 32, 8, 128, 100352,
+               experts=Experts(72, 10, 768, 40, 1536),
+               recurrence=Recurrence(36, 16768, 8192, 8448, 4, 128, 128, 64)),
+    ModelShape("nemotron-3-nano-30b-a3b", 2688, 1856, 52, 32, 2, 128, 131072,
+               experts=Experts(128, 6, 1856, 23, 3712), gated=False,
+               recurrence=Recurrence(23, 10304, 4096, 6144, 4, 64, 128, 64),
+               attention_layers=6, mlp_layers=0),
+    ModelShape("nemotron-3-super-120b-a12b", 4096, 2688, 88, 32, 2, 128, 131072,
+               experts=Experts(512, 22, 2688, 40, 5376, input_width=1024), gated=False,
+               recurrence=Recurrence(40, 18560, 8192, 10240, 4, 128, 128, 64),
+               attention_layers=8, mlp_layers=0),
+)  # fmt: skip
 # Of every six layers five attend to a window.
 _OF_WINDOWS = tuple(
     ModelShape(name, *sizes, 262208, window=Window(1024, sizes[2] - sizes[2] // 6))
@@ -98,7 +121,7 @@ _OF_WINDOWS = tuple(
     )
 )
 PRESETS: Mapping[str, ModelShape] = {
-    shape.name: shape for shape in (*_PRESETS, *_OF_EXPERTS, *_OF_WINDOWS)
+    shape.name: shape for shape in (*_PRESETS, *_OF_EXPERTS, *_OF_WINDOWS, *_OF_STATES)
 }
 
 # Other names of the same shapes.
@@ -115,8 +138,15 @@ ALIASES: Mapping[str, str] = {
     "deepseek-r1": "deepseek-v3",
     "kimi-k2.6": "kimi-k2",
     "llama-4-scout-17b-16e": "llama-4-scout",
+    "granite-4": "granite-4.0-h-small",
     "minimax-m2.5": "minimax-m2",
+    "mistral-small": "mistral-small-24b",
+    "nemotron-3": "nemotron-3-nano-30b-a3b",
+    "nemotron-3-nano": "nemotron-3-nano-30b-a3b",
+    "nemotron-3-super": "nemotron-3-super-120b-a12b",
     "qwen3-coder-30b-a3b": "qwen3-30b-a3b",
+    "qwen3-next": "qwen3-next-80b-a3b",
+    "qwen3.5": "qwen3.5-35b-a3b",
 }
 
 

@@ -9,7 +9,13 @@ m number of Medusa heads. Of experts: x num_experts, g outputs of the router, u 
 touches, r rows of each of them (tokens x experts a token / u), e width of an expert, sh width of
 the shared ones. Of windows: w cached tokens within it. Of latent attention: c kv_rank, cr = c +
 rope_dim (what is cached), dn nope_dim, dv value_dim, ndv = n x dv, a q_rank (h where there is
-none), nqd = n x (nope_dim + rope_dim).
+none), nqd = n x (nope_dim + rope_dim). Of experts that act on a projection: eh its width, else h.
+Of an indexer: ix cached tokens it chooses, ih heads of id each, ihd = ih x id. Of layers with a
+state: si in_width, so out_width, sx inner_width, ns states of z x p each, ch channels of a
+convolution over cw tokens, rk rank, rw rank_width.
+
+Every token of a pass leaves a state, as verification must keep one for each candidate: a pass
+reads one state and writes q of them, in 32 bits.
 
 Corrected against the paper's print: the value cache is (b, n, s, d), not (b, n, 1, d); the QK^T
 outputs are (b, n, 1, s) and (b, n, q, s); blank PV and W_d cells mean the row above.
@@ -24,7 +30,7 @@ from typing import Any
 from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
-from medusa_bench.specs.schemes import Scheme, cached
+from medusa_bench.specs.schemes import CONVOLUTION, NEW_STATE, STATE, Scheme, cached
 from medusa_bench.specs.settings import Setting
 from medusa_bench.specs.shapes import Experts, ModelShape
 
@@ -39,10 +45,12 @@ class Family(StrEnum):
     HEADS = "heads"
     EXPERTS = "experts"
     LATENT = "latent"
+    STATE = "state"
 
 
 SYMBOLS = frozenset(
-    "b s q h i n n_kv d nd n_kv_d v m mh x g u r e sh w c cr dn dv ndv a nqd".split()
+    "b s q h i n n_kv d nd n_kv_d v m mh x g u r e eh sh w c cr dn dv ndv a nqd "
+    "ix ih id ihd si so sx ch cw ns z p rk rw".split()
 )
 
 
@@ -91,8 +99,9 @@ class Operator:
 
     @property
     def reads_cache(self) -> bool:
-        """Whether its right operand is the cache, a row for each cached token, and no weights."""
-        return not {"s", "w"}.isdisjoint(self.rhs.split())
+        """Whether its right operand is the cache, a row for each cached token, or a state: no
+        weights."""
+        return not {"s", "w", "ix", "p"}.isdisjoint(self.rhs.split())
 
     def num_layers(self, shape: ModelShape) -> int:
         """In how many layers of a model it stands; 1 where it stands once beside them."""
@@ -106,6 +115,10 @@ class Operator:
 
     def formats(self, shape: ModelShape) -> list[tuple[Scheme | None, float]]:
         """How its right operand is stored, and for which share of its layers; None: as the rest."""
+        if self.name == "state_conv":
+            return [(CONVOLUTION, 1.0)]
+        if self.family is Family.STATE and self.reads_cache:
+            return [(STATE if "z" in self.rhs.split() else NEW_STATE, 1.0)]
         if shape.quantised is None:
             return [(None, 1.0)]
         if self.reads_cache:
@@ -152,6 +165,7 @@ def _quotient(product: Any, part: Any) -> Any:
 
 Op, _QKV, _ATT, _FFN = Operator, Family.QKV, Family.ATTENTION, Family.MLP
 _OUT, _HEAD, _X, _L = Family.OUTPUT, Family.HEADS, Family.EXPERTS, Family.LATENT
+_S = Family.STATE
 _GQA, _MLP, _GATE = "num_grouped_layers", "num_mlp_layers", "num_gated_mlp_layers"
 _ALL, _WIN = "num_unwindowed_layers", "num_windowed_layers"
 OPERATORS = (  # in the order a block runs them
@@ -173,29 +187,52 @@ OUTSIDE_THE_BLOCK = (  # what the paper's block leaves out of a decoding step
 )  # fmt: skip
 
 _MOE, _SH = "num_expert_layers", "num_shared_expert_layers"
+_GMOE, _GSH = "num_gated_expert_layers", "num_gated_shared_expert_layers"
+_NARR, _GOUT = "num_narrow_expert_layers", "num_gated_output_layers"
+_REC, _CONV, _ST = "num_recurrent_layers", "num_convolved_layers", "num_state_layers"
+_WMLA, _IDX = "num_whole_latent_layers", "num_indexed_layers"
+_INN, _RANK = "num_inner_layers", "num_ranked_layers"
 _MLA, _LOW = "num_latent_layers", "num_low_rank_layers"
 OF_OTHER_LAYERS = (  # of models whose layers are not the paper's block
     Op("qk_window",   _ATT, "QK^T",    "window qk/pv", "b n q d",  "b n_kv w d", "b n q w",  _WIN),
     Op("pv_window",   _ATT, "PV",      "window qk/pv", "b n q w",  "b n_kv w d", "b n q d",  _WIN),
     Op("router",      _X,   "XW_r",    "router",       "b q h",    "h g",        "b q g",    _MOE),
-    Op("expert_up",   _X,   "X_e W_u", "experts",      "u r h",    "u h e",      "u r e",    _MOE),
-    Op("expert_gate", _X,   "X_e W_g", "experts",      "u r h",    "u h e",      "u r e",    _MOE),
-    Op("expert_down", _X,   "X_e W_d", "experts",      "u r e",    "u e h",      "u r h",    _MOE),
+    Op("expert_up",   _X,   "X_e W_u", "experts",      "u r eh",   "u eh e",     "u r e",    _MOE),
+    Op("expert_gate", _X,   "X_e W_g", "experts",      "u r eh",   "u eh e",     "u r e",    _GMOE),
+    Op("expert_down", _X,   "X_e W_d", "experts",      "u r e",    "u e eh",     "u r eh",   _MOE),
     Op("shared_up",   _X,   "XW_u",    "shared exp.",  "b q h",    "h sh",       "b q sh",   _SH),
-    Op("shared_gate", _X,   "XW_g",    "shared exp.",  "b q h",    "h sh",       "b q sh",   _SH),
+    Op("shared_gate", _X,   "XW_g",    "shared exp.",  "b q h",    "h sh",       "b q sh",   _GSH),
     Op("shared_down", _X,   "XW_d",    "shared exp.",  "b q sh",   "sh h",       "b q h",    _SH),
     Op("q_a",         _L,   "XW_DQ",   "latent proj.", "b q h",    "h a",        "b q a",    _LOW),
     Op("q_b",         _L,   "XW_UQ",   "latent proj.", "b q a",    "a nqd",      "b q nqd",  _MLA),
     Op("kv_a",        _L,   "XW_DKV",  "latent proj.", "b q h",    "h cr",       "b q cr",   _MLA),
     Op("absorb_q",    _L,   "QW_UK",   "latent proj.", "n b q dn", "n dn c",     "n b q c",  _MLA),
-    Op("qk_latent",   _L,   "QK^T",    "latent qk/pv", "b n q cr", "b s cr",     "b n q s",  _MLA),
-    Op("pv_latent",   _L,   "PV",      "latent qk/pv", "b n q s",  "b s c",      "b n q c",  _MLA),
+    Op("qk_latent",   _L,   "QK^T",    "latent qk/pv", "b n q cr", "b s cr",     "b n q s",  _WMLA),
+    Op("pv_latent",   _L,   "PV",      "latent qk/pv", "b n q s",  "b s c",      "b n q c",  _WMLA),
     Op("absorb_o",    _L,   "OW_UV",   "latent proj.", "n b q c",  "n c dv",     "n b q dv", _MLA),
     Op("o_latent",    _L,   "XW_O",    "latent proj.", "b q ndv",  "ndv h",      "b q h",    _MLA),
 )  # fmt: skip
+BESIDE_THEM = (  # what models have beside those: an indexer, experts on a projection, gates, states
+    Op("index_q",      _L,   "XW_IQ", "indexer",      "b q a",     "a ihd",   "b q ihd",   _IDX),
+    Op("index_k",      _L,   "XW_IK", "indexer",      "b q h",     "h id",    "b q id",    _IDX),
+    Op("index_w",      _L,   "XW_Iw", "indexer",      "b q h",     "h ih",    "b q ih",    _IDX),
+    Op("index_qk",     _L,   "QK^T",  "indexer",      "b ih q id", "b s id",  "b ih q s",  _IDX),
+    Op("qk_indexed",   _L,   "QK^T",  "latent qk/pv", "b n q cr",  "b ix cr", "b n q ix",  _IDX),
+    Op("pv_indexed",   _L,   "PV",    "latent qk/pv", "b n q ix",  "b ix c",  "b n q c",   _IDX),
+    Op("expert_in",    _X,   "XW_in", "expert proj.", "b q h",     "h eh",    "b q eh",    _NARR),
+    Op("expert_out",   _X,   "XW_ex", "expert proj.", "b q eh",    "eh h",    "b q h",     _NARR),
+    Op("o_gate",       _OUT, "XW_OG", "o",            "b q h",     "h nd",    "b q nd",    _GOUT),
+    Op("state_in",     _S,   "XW_in", "state proj.",  "b q h",     "h si",    "b q si",    _REC),
+    Op("state_conv",   _S,   "X * c", "convolution",  "ch b q cw", "ch cw",   "ch b q",    _CONV),
+    Op("state_inner",  _S,   "XW_x",  "state proj.",  "b q so",    "so sx",   "b q sx",    _INN),
+    Op("state_rank",   _S,   "XW_dt", "state proj.",  "b q rk",    "rk rw",   "b q rw",    _RANK),
+    Op("state_update", _S,   "K^T V", "state",        "b ns q z",  "b ns q p", "b ns q z p", _ST),
+    Op("state_read",   _S,   "QS",    "state",        "b ns q z",  "b ns z p", "b ns q p",  _ST),
+    Op("state_out",    _S,   "XW_so", "state proj.",  "b q so",    "so h",    "b q h",     _REC),
+)  # fmt: skip
 
 BY_NAME: Mapping[str, Operator] = {
-    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS
+    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS + BESIDE_THEM
 }
 
 FAMILIES: Mapping[str, tuple[Operator, ...]] = {
@@ -290,11 +327,11 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
             "u": touched,
             "r": tokens * experts.experts_per_token / touched,
             "e": experts.width,
+            "eh": experts.input_width or shape.hidden_size,
             "sh": experts.shared_width,
         }
     if window := shape.window:
-        is_one = isinstance(seq_len, int)
-        size["w"] = min(seq_len, window.tokens) if is_one else seq_len.clip(max=window.tokens)
+        size["w"] = _at_most(seq_len, window.tokens)
     if latent := shape.latent:
         size |= {
             "c": latent.kv_rank,
@@ -304,8 +341,29 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
             "ndv": shape.num_heads * latent.value_dim,
             "a": latent.q_rank or shape.hidden_size,
             "nqd": shape.num_heads * (latent.nope_dim + latent.rope_dim),
+            "ix": _at_most(seq_len, latent.index_tokens),
+            "ih": latent.index_heads,
+            "id": latent.index_dim,
+            "ihd": latent.index_heads * latent.index_dim,
+        }
+    if states := shape.recurrence:
+        size |= {
+            "si": states.in_width,
+            "so": states.out_width,
+            "sx": states.inner_width,
+            "ch": states.conv_channels,
+            "cw": states.conv_width,
+            "ns": states.num_states,
+            "z": states.key_dim,
+            "p": states.value_dim,
+            "rk": states.rank,
+            "rw": states.rank_width,
         }
     return size
+
+
+def _at_most(seq_len: Any, tokens: int) -> Any:
+    return min(seq_len, tokens) if isinstance(seq_len, int) else seq_len.clip(max=tokens)
 
 
 def num_weights(shape: ModelShape) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.schemes import Scheme
+from medusa_bench.specs.schemes import NEW_STATE, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,13 @@ class Product:
         return self.num_elements * dtype.bytes_per_element
 
     def stored_bytes(self, dtype: Dtype, scheme: Scheme | None) -> float:
-        """The same with its right operand, of k x n, stored in a scheme; None: in dtype."""
+        """The same with its right operand, of k x n, stored in a scheme; None: in dtype.
+
+        A new state is the result, of m x n.
+        """
         if scheme is None:
             return self.bytes_moved(dtype)
-        right = self.batch * self.k * self.n
+        right = self.batch * (self.m if scheme == NEW_STATE else self.k) * self.n
         others = (self.num_elements - right) * dtype.bytes_per_element
         return others + right * scheme.bytes_per_weight
 

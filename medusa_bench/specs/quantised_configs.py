@@ -39,6 +39,17 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "q_b": ("self_attn.q_b_proj", "self_attn.q_proj"),
     "kv_a": ("self_attn.kv_a_proj_with_mqa",),
     "o_latent": ("self_attn.o_proj",),
+    "o_gate": ("self_attn.q_proj", "self_attn.gate_proj"),
+    "index_q": ("self_attn.indexer.wq_b",),
+    "index_k": ("self_attn.indexer.wk",),
+    "expert_in": ("mixer.fc1_latent_proj",),
+    "expert_out": ("mixer.fc2_latent_proj",),
+    "state_in": ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "mamba.in_proj",
+                 "mixer.in_proj", "self_attn.qkv_proj", "conv.in_proj"),
+    "state_inner": ("mamba.x_proj",),
+    "state_rank": ("mamba.dt_proj", "self_attn.f_b_proj"),
+    "state_out": ("linear_attn.out_proj", "mamba.out_proj", "mixer.out_proj",
+                  "self_attn.out_proj", "conv.out_proj"),
 }  # fmt: skip
 _PREFIXES = ("model.", "model.language_model.", "language_model.model.", "backbone.")
 # What people's ways of leaving things out could make slow: a pattern beyond this is not read.

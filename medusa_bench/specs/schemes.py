@@ -53,7 +53,9 @@ AS_NAMED = "none"  # no scheme: all weights in the dtype that is named
 
 # Operators whose weights stay in 16 bits whatever the scheme, unless a config quantises the head:
 # the up-projections of latent attention, absorbed, are taken apart from their quantised form.
-NEVER = frozenset({"router", "absorb_q", "absorb_o", "medusa_block", "medusa_head", "lm_head"})
+NEVER = frozenset(
+    {"router", "absorb_q", "absorb_o", "medusa_block", "medusa_head", "lm_head"} | {"state_conv"}
+)
 _OF_EXPERTS = ("expert_up", "expert_gate", "expert_down")
 
 
@@ -65,6 +67,10 @@ def integer(bits: int, group_size: int, *, zero_point: bool) -> Scheme:
     return _grouped(kernel, bits, 16 + (bits if zero_point else 0), group_size)
 
 
+# A state of a layer, which is kept in 32 bits: read as the right operand, written as the result.
+# Source: mamba_ssm_dtype and mamba_ssm_cache_dtype of the published configs.
+STATE, NEW_STATE = Scheme("state", 32.0), Scheme("new state", 32.0)
+CONVOLUTION = Scheme("convolution", 16.0)  # one filter a channel, which no matrix unit runs
 CACHE = "cache"  # of cached keys and values: no weights, and no kernel of SCHEMES
 
 

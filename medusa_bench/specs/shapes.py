@@ -10,7 +10,8 @@ class Experts:
     """Feed-forward experts in num_layers of a model's layers, of which each token takes some.
 
     width: of one expert's MLP. shared_width: of the MLP beside them that every token takes; 0
-    where there is none. shared_is_gated: whether a gate of one output weighs it.
+    where there is none. shared_is_gated: whether a gate of one output weighs it. input_width: of
+    the projection that experts act on; 0 where they act on the hidden state itself.
     """
 
     num_experts: int
@@ -19,6 +20,7 @@ class Experts:
     num_layers: int
     shared_width: int = 0
     shared_is_gated: bool = False
+    input_width: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.experts_per_token <= self.num_experts:
@@ -31,7 +33,8 @@ class LatentAttention:
 
     Decoding absorbs the up-projections of keys and values into the queries and the output, so the
     cache of kv_rank + rope_dim a token is never expanded. q_rank: of the query's low-rank
-    projection; 0 where there is none.
+    projection; 0 where there is none. index_tokens: how many cached tokens an indexer of
+    index_heads x index_dim chooses, that alone are attended to (DeepSeek-V3.2); 0: all are.
     """
 
     kv_rank: int
@@ -39,6 +42,44 @@ class LatentAttention:
     nope_dim: int
     value_dim: int
     q_rank: int = 0
+    index_tokens: int = 0
+    index_heads: int = 0
+    index_dim: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """A state of fixed size in place of a cache, in num_layers of a model's layers.
+
+    Gated delta nets, Mamba, lightning attention and short convolutions differ in these counts
+    alone. in_width: outputs of all projections of the layer's input; out_width: inputs of the
+    projection back. conv_channels, conv_width: of the convolution over the last tokens.
+    num_states states of key_dim x value_dim a sequence; all 0 where the convolution is all there
+    is. inner_width: outputs of the projections of its inner values (Mamba-1); rank, rank_width: of
+    projections by way of a low rank. Each 0 where there is none.
+    """
+
+    num_layers: int
+    in_width: int
+    out_width: int
+    conv_channels: int = 0
+    conv_width: int = 0
+    num_states: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+    inner_width: int = 0
+    rank: int = 0
+    rank_width: int = 0
+
+    def split(self, num_gpus: int) -> "Recurrence":
+        """One GPU's part: its states, and the widths in proportion."""
+        each = {
+            name: -(-getattr(self, name) // num_gpus)
+            for name in (
+                "in_width", "out_width", "conv_channels", "num_states", "inner_width", "rank_width",
+            )
+        }  # fmt: skip
+        return replace(self, **each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +115,10 @@ class ModelShape:
     window: Window | None = None
     gated: bool = True  # whether the MLP has a gate beside its up projection
     quantised: Quantisation | None = None  # what of its weights and cache is not in 16 bits
+    recurrence: Recurrence | None = None
+    attention_layers: int | None = None  # all that have no state, unless another number is given
+    mlp_layers: int | None = None  # all that have no experts, unless another number is given
+    gated_output: bool = False  # whether a projection as wide as the queries gates attention
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -81,7 +126,7 @@ class ModelShape:
                 f"{self.name}: {self.num_heads} heads do not divide into groups "
                 f"of {self.num_kv_heads} key/value heads"
             )
-        for part in (self.experts, self.window):
+        for part in (self.experts, self.window, self.recurrence):
             if part is not None and not 0 <= part.num_layers <= self.num_layers:
                 raise ValueError(
                     f"{self.name}: {part.num_layers} of {self.num_layers} layers are of one kind"
@@ -98,6 +143,7 @@ class ModelShape:
         experts = self.experts
         widths = [self.num_heads, self.intermediate_size]
         widths += [experts.width, experts.shared_width] if experts else []
+        widths += [self.recurrence.num_states] if self.recurrence else []
         if any(width % num_gpus for width in widths):
             raise ValueError(f"{self.name}: heads or widths do not divide over {num_gpus} GPUs")
         heads = self.num_heads // num_gpus
@@ -113,20 +159,27 @@ class ModelShape:
                 width=experts.width // num_gpus,
                 shared_width=experts.shared_width // num_gpus,
             ),
+            recurrence=self.recurrence and self.recurrence.split(num_gpus),
         )
 
     def of_depth(self, num_layers: int, name: str) -> "ModelShape":
-        """So many layers of this model, of each kind in its share, rounded up."""
+        """So many layers of this model, of each kind in its share: of states rounded down, as one
+        layer that predicts further tokens attends; of the others up."""
 
-        def share(part: Experts | Window) -> int:
-            return -(-part.num_layers * num_layers // self.num_layers)
+        def share(count: int) -> int:
+            return -(-count * num_layers // self.num_layers)
 
+        experts, window, states = self.experts, self.window, self.recurrence
+        kept = states and states.num_layers * num_layers // self.num_layers
         return replace(
             self,
             name=name,
             num_layers=num_layers,
-            experts=self.experts and replace(self.experts, num_layers=share(self.experts)),
-            window=self.window and replace(self.window, num_layers=share(self.window)),
+            experts=experts and replace(experts, num_layers=share(experts.num_layers)),
+            window=window and replace(window, num_layers=share(window.num_layers)),
+            recurrence=states and replace(states, num_layers=kept) if kept else None,
+            attention_layers=self.attention_layers and share(self.attention_layers),
+            mlp_layers=None if self.mlp_layers is None else share(self.mlp_layers),
         )
 
     def plain_layers(self, num_layers: int, name: str) -> "ModelShape":
@@ -144,6 +197,10 @@ class ModelShape:
             window=None,
             gated=True,
             quantised=None,
+            recurrence=None,
+            attention_layers=None,
+            mlp_layers=None,
+            gated_output=False,
         )
         if self.experts:
             plain = replace(plain, intermediate_size=6 * self.hidden_size)
@@ -164,13 +221,30 @@ class ModelShape:
         return self.experts.num_layers if self.experts else 0
 
     @property
+    def num_gated_expert_layers(self) -> int:
+        """Those of them whose experts have a gate."""
+        return self.num_expert_layers if self.gated else 0
+
+    @property
     def num_shared_expert_layers(self) -> int:
         """Layers with an MLP of the shared width beside their experts."""
         return self.num_expert_layers if self.experts and self.experts.shared_width else 0
 
     @property
+    def num_gated_shared_expert_layers(self) -> int:
+        """Those of them where that MLP has a gate."""
+        return self.num_shared_expert_layers if self.gated else 0
+
+    @property
+    def num_narrow_expert_layers(self) -> int:
+        """Layers whose experts act on a projection of the hidden state."""
+        return self.num_expert_layers if self.experts and self.experts.input_width else 0
+
+    @property
     def num_mlp_layers(self) -> int:
         """Layers with an MLP of the intermediate size."""
+        if self.mlp_layers is not None:
+            return self.mlp_layers
         return self.num_layers - self.num_expert_layers
 
     @property
@@ -179,9 +253,21 @@ class ModelShape:
         return self.num_mlp_layers if self.gated else 0
 
     @property
+    def num_attention_layers(self) -> int:
+        """Layers that attend to cached tokens."""
+        if self.attention_layers is not None:
+            return self.attention_layers
+        return self.num_layers - self.num_recurrent_layers
+
+    @property
     def num_grouped_layers(self) -> int:
-        """Layers whose query heads share cached keys and values by groups."""
-        return 0 if self.latent else self.num_layers
+        """Those of them whose query heads share cached keys and values by groups."""
+        return 0 if self.latent else self.num_attention_layers
+
+    @property
+    def num_gated_output_layers(self) -> int:
+        """Those of them whose output is gated."""
+        return self.num_grouped_layers if self.gated_output else 0
 
     @property
     def num_windowed_layers(self) -> int:
@@ -196,9 +282,44 @@ class ModelShape:
     @property
     def num_latent_layers(self) -> int:
         """Layers with latent attention."""
-        return self.num_layers if self.latent else 0
+        return self.num_attention_layers if self.latent else 0
 
     @property
     def num_low_rank_layers(self) -> int:
         """Those of them whose queries are projected by way of a low rank."""
-        return self.num_layers if self.latent and self.latent.q_rank else 0
+        return self.num_latent_layers if self.latent and self.latent.q_rank else 0
+
+    @property
+    def num_indexed_layers(self) -> int:
+        """Layers with latent attention to the tokens that an indexer chooses."""
+        return self.num_latent_layers if self.latent and self.latent.index_tokens else 0
+
+    @property
+    def num_whole_latent_layers(self) -> int:
+        """Layers with latent attention to all cached tokens."""
+        return self.num_latent_layers - self.num_indexed_layers
+
+    @property
+    def num_recurrent_layers(self) -> int:
+        """Layers that keep a state of fixed size, or the last tokens of a convolution."""
+        return self.recurrence.num_layers if self.recurrence else 0
+
+    @property
+    def num_convolved_layers(self) -> int:
+        """Those of them with a convolution."""
+        return self.num_recurrent_layers if self.recurrence and self.recurrence.conv_width else 0
+
+    @property
+    def num_state_layers(self) -> int:
+        """Those of them with a state."""
+        return self.num_recurrent_layers if self.recurrence and self.recurrence.num_states else 0
+
+    @property
+    def num_inner_layers(self) -> int:
+        """Those of them that project their inner values."""
+        return self.num_recurrent_layers if self.recurrence and self.recurrence.inner_width else 0
+
+    @property
+    def num_ranked_layers(self) -> int:
+        """Those of them with projections by way of a low rank."""
+        return self.num_recurrent_layers if self.recurrence and self.recurrence.rank else 0

@@ -171,17 +171,7 @@ def test_a_nested_text_config_takes_its_own_classes_defaults() -> None:
             ],
         ),
         (llama(model_type="minicpm3", q_lora_rank=768, kv_lora_rank=256), ["latent attention"]),
-        (
-            llama(
-                model_type="qwen3_next",
-                num_experts=512,
-                linear_num_key_heads=16,
-                layer_types=["linear_attention", "full_attention"],
-            ),
-            ["mixture of experts", "recurrent", "layers of other types (linear_attention)"],
-        ),
         (llama(model_type="jamba", mamba_d_state=16), ["recurrent"]),
-        (llama(model_type="lfm2", conv_L_cache=3), ["convolutional"]),
         (llama(model_type="nemotron_h", hybrid_override_pattern="M-M*"), ["recurrent"]),
         (llama(model_type="recurrent_gemma", block_types=["recurrent"]), ["recurrent"]),
         (llama(model_type="rwkv6qwen2"), ["a recurrent model (model_type rwkv6qwen2)"]),
