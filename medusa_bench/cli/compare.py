@@ -83,6 +83,7 @@ _GENERATE = simulation.stack(
 @simulation.COST
 @simulation.STORED
 @simulation.GROUP
+@simulation.ROUTING
 @simulation.ENGINE
 @click.option(
     "--heads",
@@ -144,6 +145,9 @@ def command(
     host_s: float | None,
     tp: int,
     interconnect: str | None,
+    ep: int,
+    expert_skew: float,
+    expert_locality: float,
     engine: str | None,
     engine_version: str | None,
     lock_step: bool,
@@ -183,6 +187,7 @@ def command(
     target = models.load(
         model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
     )
+    target = simulation.routed(target, expert_skew, expert_locality, ep)
     request = choosing.Request(
         method,
         draft,
@@ -351,6 +356,13 @@ def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
     }
 
 
+_COUNTED = {
+    "paper": "the eight products of a layer",
+    "full": "the whole model",
+    "fused": "the whole model, attention as one kernel",
+}
+
+
 def _print_study(
     latency: "LatencyModel",
     rows: "Sequence[Comparison]",
@@ -358,8 +370,6 @@ def _print_study(
     *,
     all_sizes: bool,
 ) -> None:
-    from medusa_bench.compare.passes import Block
-
     out = console.stdout()
     if len({row.seq_len for row in rows}) > 1 and not all_sizes:
         for name in dict.fromkeys(row.method for row in rows if row.method != "vanilla"):
@@ -368,7 +378,7 @@ def _print_study(
             out.print(_ends(ends))
     else:
         out.print(_table(rows, all_sizes=all_sizes))
-    whole = "the whole model" if rows[0].block is Block.FULL else "the eight products of a layer"
+    whole = _COUNTED[rows[0].block or "paper"]
     out.print(
         f"Simulated: {rows[0].model} in {rows[0].dtype} on {latency.device}, {whole}", markup=False
     )

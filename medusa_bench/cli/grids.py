@@ -10,7 +10,7 @@ from medusa_bench.measure.sweep import Defaults
 from medusa_bench.results.rows import Grid, Timing
 from medusa_bench.specs import models
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.operators import of_block, select
+from medusa_bench.specs.operators import Family, of_block, select
 from medusa_bench.specs.settings import Phase
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -69,10 +69,13 @@ def grid(options: dict[str, Any], default: Defaults, *, stored: bool = False) ->
         for name in options["models"] or default.models
     ]
     shapes = tuple(loaded if stored else map(models.as_measured, loaded))
+    chosen = select(options["operators"]) if options["operators"] else ()
+    if not stored and any(each.family is Family.FUSED for each in chosen):
+        raise click.UsageError("Fused attention is counted, and not measured as a product.")
     own = dict.fromkeys(operator for shape in shapes for operator, _ in of_block(shape))
     return Grid(
         shapes=shapes,
-        operators=select(options["operators"]) if options["operators"] else tuple(own),
+        operators=chosen or tuple(own),
         phases=tuple(map(Phase, options["phases"] or Phase)),
         batch_sizes=options["batch_sizes"] or default.batch_sizes,
         seq_lens=options["seq_lens"] or default.seq_lens,

@@ -64,6 +64,7 @@ _LEGEND = {
     "si, so, sx": "outputs into a layer with a state, inputs out of it, of its inner values",
     "ns, z, p": "states of a sequence, keys by values of each, in 32 bits",
     "ch, cw": "channels of a convolution, tokens it spans",
+    "kv, wkv": "keys and values of fused attention: 2 s, 2 w",
     "rk, rw": "rank of a projection within such a layer, its outputs",
 }
 

@@ -54,6 +54,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @simulation.COST
 @simulation.STORED
 @simulation.GROUP
+@simulation.ROUTING
 @simulation.HEADS
 @click.option(
     "--engine",
@@ -91,6 +92,9 @@ def command(
     host_s: float | None,
     tp: int,
     interconnect: str | None,
+    ep: int,
+    expert_skew: float,
+    expert_locality: float,
     engine: str,
     engine_version: str | None,
     check: Path | None,
@@ -112,6 +116,7 @@ def command(
     target = models.load(
         model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
     )
+    target = simulation.routed(target, expert_skew, expert_locality, ep)
     method = methods.find(method)
     request = choosing.Request(
         (method,),

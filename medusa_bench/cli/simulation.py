@@ -1,7 +1,7 @@
 """What compare, schedule and tree share: which GPU, which methods, which acceptance."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,10 +82,10 @@ COST = stack(
     click.option("--dtype", type=DTYPE, default="float16", show_default=True),
     click.option(
         "--block",
-        type=click.Choice(["paper", "full"]),
+        type=click.Choice(["paper", "full", "fused"]),
         default=None,
-        help="Count the whole model, or the paper's eight products of a layer.  [default: full; "
-        "--gpu paper: paper]",
+        help="Count the whole model (fused: attention as one kernel), or the paper's eight "
+        "products of a layer.  [default: full; --gpu paper: paper]",
     ),
     click.option(
         "--host-time",
@@ -108,6 +108,27 @@ GROUP = stack(
         "--interconnect",
         type=click.Choice(["nvlink", "pcie"]),
         help="What joins them.  [default: what the GPU has]",
+    ),
+)
+ROUTING = stack(
+    click.option(
+        "--ep",
+        type=Whole(1, 1024),
+        default=1,
+        show_default=True,
+        help="Of the --tp GPUs, those over which whole experts are spread (expert parallelism).",
+    ),
+    click.option(
+        "--expert-skew",
+        type=Number(0, 4),
+        default=0.0,
+        help="Experts' popularity as rank^-SKEW.  [default: 0, even]",
+    ),
+    click.option(
+        "--expert-locality",
+        type=Number(0, 1),
+        default=0.0,
+        help="Share of a sequence's candidates that choose its first one's experts.  [default: 0]",
     ),
 )
 ENGINE_VERSION = click.option(
@@ -174,6 +195,20 @@ def asking(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, asked=Asked(**given), **options)
 
     return _DRAFTERS(gathered)
+
+
+def routed(target: "ModelShape", skew: float, locality: float, spread: int) -> "ModelShape":
+    """The model with its experts chosen and spread so. Raises UsageError where it has none."""
+    from medusa_bench.specs.shapes import EVEN, Routing
+
+    routing = Routing(skew, locality, spread)
+    if routing == EVEN:
+        return target
+    if target.experts is None:
+        raise click.UsageError(
+            f"{target.name} has no experts: leave --ep, --expert-skew and --expert-locality out."
+        )
+    return replace(target, routing=routing)
 
 
 def refuse_without_effect(request: "Request", target: "ModelShape") -> None:

@@ -9,7 +9,14 @@ from enum import StrEnum
 from functools import cache
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.operators import BY_NAME, Operator, of_block, of_model, weight_bytes
+from medusa_bench.specs.operators import (
+    BY_NAME,
+    Operator,
+    of_block,
+    of_model,
+    of_model_fused,
+    weight_bytes,
+)
 from medusa_bench.specs.settings import Phase, Setting
 from medusa_bench.specs.shapes import ModelShape
 
@@ -20,11 +27,13 @@ class Block(StrEnum):
     `paper`: the eight products of one layer of the target, as the paper's simulation; good for
     ratios. A draft counts its LM head there too: in a small one it is the largest product.
     `full`: all layers, W_O and the LM head; good for times. What Medusa's heads cost is counted in
-    both where a method asks for it.
+    both where a method asks for it. `fused`: the same with attention as one kernel, which reads
+    keys and values once and writes no scores.
     """
 
     PAPER = "paper"
     FULL = "full"
+    FUSED = "fused"
 
 
 class Kind(StrEnum):
@@ -167,9 +176,10 @@ def _operators(
             rows = [(op, count / counted) for op, count in of_block(shape)]
             if shape != target:
                 rows.append((BY_NAME["lm_head"], 1 / counted))
-        case Block.FULL:
+        case Block.FULL | Block.FUSED:
             counted = 1
-            rows = [(op, float(count)) for op, count in of_model(shape)]
+            found = of_model(shape) if block is Block.FULL else of_model_fused(shape)
+            rows = [(op, float(count)) for op, count in found]
             rows.append((BY_NAME["lm_head"], 1.0))
     rows += [(BY_NAME[name], times / counted) for name, times in beside]
     return tuple(rows)
@@ -180,7 +190,8 @@ def all_reduced(shape: ModelShape, setting: Setting, dtype: Dtype) -> tuple[floa
 
     Two a layer, after the attention's or the state's output and after the MLP or the experts, where
     a layer has both; one more after the embedding. Logits are gathered beside: as one more, for the
-    tokens that are decided on.
+    tokens that are decided on. Experts that are spread whole are summed alike: every GPU has every
+    token, so none is sent to where its experts are.
     """
     tokens = setting.batch_size * setting.query_len
     width_bytes = max(2, dtype.bytes_per_element)  # activations stay in 16 bits

@@ -31,7 +31,7 @@ from medusa_bench.predict.latency import Calibrated, LatencyModel, Predictions, 
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.profiles import profile_of
-from medusa_bench.specs.schemes import CACHE, CONVOLUTION, NEW_STATE, STATE, Scheme
+from medusa_bench.specs.schemes import CACHE, CONVOLUTION, FUSED, NEW_STATE, STATE, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ _LIKE_AMPERE = frozenset({"volta", "turing", "ampere", "ada"})
 # fp8 keys and values take .65 to .70 of bf16's time where half would be ideal (H100, FlashInfer and
 # FA3 rows of aiconfigurator): the share of the bandwidth of 16 bits that their kernels reach.
 _CACHE_SHARE = 0.75
+_NARROW_BITS = 8
 # One kernel updates a state and reads it: 4.5 us and .89 of the bandwidth, a convolution 1.9 us
 # (aiconfigurator's rows of gated delta nets on an H100). The update has no launch of its own.
 _STATE_LAUNCHES_S = {STATE.kernel: 4.5e-6, NEW_STATE.kernel: 1e-9, CONVOLUTION.kernel: 1.9e-6}
@@ -168,6 +169,8 @@ def work_of(products: Products, scheme: Scheme, dtype: Dtype, ceilings: DeviceCe
     right, result = p.batch * p.k * p.n, p.batch * p.m * p.n
     if scheme == NEW_STATE:
         right, result = result, right
+    if scheme.kernel == FUSED:
+        result = p.batch * p.m * p.k
     moved = right * scheme.bytes_per_weight + rows + result * wide
     work = replace(work, memory_s=moved / ceilings.memory_bandwidth_bytes_per_s)
     # A state's small products run on no matrix units: no tiles, no split sums.
@@ -189,7 +192,9 @@ def _calibration(own: Calibration, scheme: Scheme) -> tuple[Calibration, str]:
         )
         plain = replace(own, parameters=parameters, forest=None, process=None)
         return plain, "state: prior, h100-sxm (aiconfigurator)"
-    if scheme.kernel == CACHE:
+    if scheme.kernel == FUSED and scheme.bits > _NARROW_BITS:
+        return replace(own, forest=None, process=None), f"fused attention: {own.source}"
+    if scheme.kernel in {CACHE, FUSED}:
         parameters = replace(
             own.parameters,
             bandwidth_efficiency=_CACHE_SHARE * own.parameters.bandwidth_efficiency,

@@ -12,7 +12,8 @@ rope_dim (what is cached), dn nope_dim, dv value_dim, ndv = n x dv, a q_rank (h 
 none), nqd = n x (nope_dim + rope_dim). Of experts that act on a projection: eh its width, else h.
 Of an indexer: ix cached tokens it chooses, ih heads of id each, ihd = ih x id. Of layers with a
 state: si in_width, so out_width, sx inner_width, ns states of z x p each, ch channels of a
-convolution over cw tokens, rk rank, rw rank_width.
+convolution over cw tokens, rk rank, rw rank_width. Of fused attention: kv = 2 s and wkv = 2 w,
+keys and values.
 
 Every token of a pass leaves a state, as verification must keep one for each candidate: a pass
 reads one state and writes q of them, in 32 bits.
@@ -24,15 +25,16 @@ outputs are (b, n, 1, s) and (b, n, q, s); blank PV and W_d cells mean the row a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import prod
+from functools import cache
+from math import ceil, log, prod
 from typing import Any
 
 from medusa_bench.base.errors import UnknownNameError
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
-from medusa_bench.specs.schemes import CONVOLUTION, NEW_STATE, STATE, Scheme, cached
+from medusa_bench.specs.schemes import CONVOLUTION, NEW_STATE, STATE, Scheme, cached, fused
 from medusa_bench.specs.settings import Setting
-from medusa_bench.specs.shapes import Experts, ModelShape
+from medusa_bench.specs.shapes import EVEN, Experts, ModelShape
 
 
 class Family(StrEnum):
@@ -46,11 +48,12 @@ class Family(StrEnum):
     EXPERTS = "experts"
     LATENT = "latent"
     STATE = "state"
+    FUSED = "fused"
 
 
 SYMBOLS = frozenset(
     "b s q h i n n_kv d nd n_kv_d v m mh x g u r e eh sh w c cr dn dv ndv a nqd "
-    "ix ih id ihd si so sx ch cw ns z p rk rw".split()
+    "ix ih id ihd si so sx ch cw ns z p rk rw kv wkv".split()
 )
 
 
@@ -101,7 +104,7 @@ class Operator:
     def reads_cache(self) -> bool:
         """Whether its right operand is the cache, a row for each cached token, or a state: no
         weights."""
-        return not {"s", "w", "ix", "p"}.isdisjoint(self.rhs.split())
+        return not {"s", "w", "ix", "p", "kv", "wkv"}.isdisjoint(self.rhs.split())
 
     def num_layers(self, shape: ModelShape) -> int:
         """In how many layers of a model it stands; 1 where it stands once beside them."""
@@ -119,6 +122,8 @@ class Operator:
             return [(CONVOLUTION, 1.0)]
         if self.family is Family.STATE and self.reads_cache:
             return [(STATE if "z" in self.rhs.split() else NEW_STATE, 1.0)]
+        if self.family is Family.FUSED:
+            return [(fused((shape.quantised and shape.quantised.cache_bits) or 16), 1.0)]
         if shape.quantised is None:
             return [(None, 1.0)]
         if self.reads_cache:
@@ -165,7 +170,7 @@ def _quotient(product: Any, part: Any) -> Any:
 
 Op, _QKV, _ATT, _FFN = Operator, Family.QKV, Family.ATTENTION, Family.MLP
 _OUT, _HEAD, _X, _L = Family.OUTPUT, Family.HEADS, Family.EXPERTS, Family.LATENT
-_S = Family.STATE
+_S, _F = Family.STATE, Family.FUSED
 _GQA, _MLP, _GATE = "num_grouped_layers", "num_mlp_layers", "num_gated_mlp_layers"
 _ALL, _WIN = "num_unwindowed_layers", "num_windowed_layers"
 OPERATORS = (  # in the order a block runs them
@@ -231,8 +236,17 @@ BESIDE_THEM = (  # what models have beside those: an indexer, experts on a proje
     Op("state_out",    _S,   "XW_so", "state proj.",  "b q so",    "so h",    "b q h",     _REC),
 )  # fmt: skip
 
+# QK^T and PV as one kernel: kv is a token's key and value, so a row has the FLOPs of both and reads
+# both once; scores never leave the chip, so its result is as large as its queries. In the order of
+# the pairs that each replaces.
+FUSED = (
+    Op("fused_attention", _F, "SDPA", "fused", "b n q d",  "b n_kv kv d", "b n q kv", _ALL),
+    Op("fused_window",    _F, "SDPA", "fused", "b n q d",  "b n_kv wkv d", "b n q wkv", _WIN),
+)  # fmt: skip
+_REPLACED = {"qk": FUSED[0], "pv": None, "qk_window": FUSED[1], "pv_window": None}
+
 BY_NAME: Mapping[str, Operator] = {
-    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS + BESIDE_THEM
+    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS + BESIDE_THEM + FUSED
 }
 
 FAMILIES: Mapping[str, tuple[Operator, ...]] = {
@@ -266,7 +280,7 @@ def find(name: str) -> Operator:
 
 
 # What one forward pass of a whole model runs, layer by layer and once at its end.
-OF_A_LAYER = tuple(op for op in BY_NAME.values() if op.layers)
+OF_A_LAYER = tuple(op for op in BY_NAME.values() if op.layers and op.family is not Family.FUSED)
 
 
 def of_model(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
@@ -274,27 +288,73 @@ def of_model(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
     return tuple((op, count) for op in OF_A_LAYER if (count := op.num_layers(shape)))
 
 
+def of_model_fused(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
+    """The same with each pair of products of grouped attention as one kernel."""
+    return tuple(
+        (one, count)
+        for op, count in of_model(shape)
+        if (one := _REPLACED.get(op.name, op)) is not None
+    )
+
+
 def of_block(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
     """The same without the output projection, which the paper leaves out of its block."""
     return tuple((op, count) for op, count in of_model(shape) if op.name not in ("o", "o_latent"))
 
 
-def distinct_experts(experts: Experts, num_tokens: Any) -> Any:
-    """How many experts so many tokens touch, where each takes its own evenly: E (1 - (1 - k/E)^t).
+def distinct_experts(experts: Experts, num_tokens: Any, skew: float = 0.0) -> Any:
+    """How many experts so many tokens touch, each token choosing anew.
 
-    An upper bound: skewed experts, and tokens that are alike, touch fewer.
+    Evenly E (1 - (1 - k/E)^t); with a skew the sum over experts of 1 - (1 - p)^t, p proportional to
+    rank^-skew, at most 1 and k in all. Skew lowers it, as do tokens that are alike.
     """
-    share = experts.experts_per_token / experts.num_experts
-    return experts.num_experts * (1.0 - (1.0 - share) ** num_tokens)
+    if not skew:
+        share = experts.experts_per_token / experts.num_experts
+        return experts.num_experts * (1.0 - (1.0 - share) ** num_tokens)
+    chances = _chances(experts.num_experts, experts.experts_per_token, skew)
+    return sum(count * (1.0 - (1.0 - chance) ** num_tokens) for chance, count in chances)
+
+
+_MOST_RANKS = 4096  # experts of further ranks count as these do
+
+
+@cache
+def _chances(num_experts: int, per_token: int, skew: float) -> tuple[tuple[float, float], ...]:
+    """Each expert's chance to be among those of a token, and how many have it."""
+    ranks = min(num_experts, _MOST_RANKS)
+    each = num_experts / ranks
+    popularity = [rank**-skew for rank in range(1, ranks + 1)]
+    certain = 0
+    while certain < min(per_token, ranks):
+        scale = (per_token - certain * each) / (each * sum(popularity[certain:]))
+        if scale * popularity[certain] < 1:
+            break
+        certain += 1
+    else:
+        scale = 0.0
+    return tuple(
+        (1.0 if rank < certain else scale * popularity[rank], each) for rank in range(ranks)
+    )
+
+
+def fullest(experts: Experts, touched: Any, ranks: int) -> Any:
+    """Of the experts touched, how many the busiest of so many GPUs has, each with its equal part.
+
+    The mean and sqrt(2 ln ranks) deviations of so many draws, at most all that it holds: a step
+    waits for that GPU.
+    """
+    held = experts.num_experts / ranks
+    share = touched / experts.num_experts
+    most = held * share + (2 * log(ranks) * held * share * (1 - share)) ** 0.5
+    return most - (most > held) * (most - held)
 
 
 def dimensions(shape: ModelShape, setting: Setting) -> dict[str, int]:
     """The table's symbols as whole numbers: of experts, the nearest number and rows enough."""
     size = symbols(shape, setting.batch_size, setting.seq_len, setting.query_len)
     if shape.experts:
-        pairs = setting.batch_size * setting.query_len * shape.experts.experts_per_token
+        size["r"] = max(1, ceil(size["r"] * size["u"] / max(1, round(size["u"])) - 1e-9))
         size["u"] = max(1, round(size["u"]))
-        size["r"] = -(-pairs // size["u"])
     return size
 
 
@@ -306,6 +366,7 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
     size = {
         "b": batch_size,
         "s": seq_len,
+        "kv": 2 * seq_len,
         "q": query_len,
         "h": shape.hidden_size,
         "i": shape.intermediate_size,
@@ -319,12 +380,14 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
         "mh": shape.num_medusa_heads * shape.hidden_size,
     }
     if experts := shape.experts:
-        tokens = batch_size * query_len
-        touched = distinct_experts(experts, tokens)
+        tokens, routing = batch_size * query_len, shape.routing or EVEN
+        anew = batch_size * (1 + (query_len - 1) * (1 - routing.locality))
+        touched = distinct_experts(experts, anew, routing.skew)
+        ranks = routing.ranks
         size |= {
-            "x": experts.num_experts,
+            "x": experts.num_experts // ranks,
             "g": experts.num_experts + experts.shared_is_gated,
-            "u": touched,
+            "u": touched if ranks == 1 else fullest(experts, touched, ranks),
             "r": tokens * experts.experts_per_token / touched,
             "e": experts.width,
             "eh": experts.input_width or shape.hidden_size,
@@ -332,6 +395,7 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
         }
     if window := shape.window:
         size["w"] = _at_most(seq_len, window.tokens)
+        size["wkv"] = 2 * size["w"]
     if latent := shape.latent:
         size |= {
             "c": latent.kv_rank,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from medusa_bench.specs.dtypes import Dtype
-from medusa_bench.specs.schemes import NEW_STATE, Scheme
+from medusa_bench.specs.schemes import FUSED, NEW_STATE, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,13 @@ class Product:
     def stored_bytes(self, dtype: Dtype, scheme: Scheme | None) -> float:
         """The same with its right operand, of k x n, stored in a scheme; None: in dtype.
 
-        A new state is the result, of m x n.
+        A new state is the result, of m x n; of fused attention the result is of m x k.
         """
         if scheme is None:
             return self.bytes_moved(dtype)
+        if scheme.kernel == FUSED:
+            rows = 2 * self.batch * self.m * self.k * dtype.bytes_per_element
+            return rows + self.batch * self.k * self.n * scheme.bytes_per_weight
         right = self.batch * (self.m if scheme == NEW_STATE else self.k) * self.n
         others = (self.num_elements - right) * dtype.bytes_per_element
         return others + right * scheme.bytes_per_weight

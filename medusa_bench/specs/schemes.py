@@ -79,6 +79,14 @@ def cached(bits: int) -> Scheme:
     return Scheme(CACHE, float(bits))
 
 
+FUSED = "fused attention"  # its result is as large as its left operand: scores stay on the chip
+
+
+def fused(bits: int) -> Scheme:
+    """Cached keys and values of so many bits, as one kernel reads them."""
+    return Scheme(FUSED, float(bits))
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """In which scheme a share of the layers of an operator stands."""

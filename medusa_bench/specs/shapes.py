@@ -28,6 +28,24 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """How tokens choose their experts, and on which GPUs those are.
+
+    skew: exponent a of experts' popularity, rank^-a; 0 for even. locality: the share of a
+    sequence's further candidates that choose the experts of its first; 0 where each chooses anew.
+    spread: GPUs over which whole experts are spread; ranks: the same, of one GPU's part.
+    """
+
+    skew: float = 0.0
+    locality: float = 0.0
+    spread: int = 1
+    ranks: int = 1
+
+
+EVEN = Routing()
+
+
+@dataclass(frozen=True, slots=True)
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): one cached vector a token, shared by all heads.
 
@@ -118,6 +136,7 @@ class ModelShape:
     recurrence: Recurrence | None = None
     attention_layers: int | None = None  # all that have no state, unless another number is given
     mlp_layers: int | None = None  # all that have no experts, unless another number is given
+    routing: Routing | None = None  # of its experts; even where nothing is said
     gated_output: bool = False  # whether a projection as wide as the queries gates attention
 
     def __post_init__(self) -> None:
@@ -135,14 +154,18 @@ class ModelShape:
     def split(self, num_gpus: int) -> "ModelShape":
         """What one GPU of a tensor-parallel group computes: heads, widths and vocabulary divided.
 
-        Key/value heads are repeated where there are fewer than GPUs. Raises ValueError where heads
-        or widths do not divide.
+        Key/value heads are repeated where there are fewer than GPUs. Experts are divided in width,
+        but for the GPUs over which whole ones are spread. Raises ValueError where heads, widths or
+        experts do not divide.
         """
         if num_gpus == 1:
             return self
-        experts = self.experts
+        experts, routing = self.experts, self.routing or EVEN
+        ranks = routing.spread if experts else 1
+        if num_gpus % ranks or (experts and experts.num_experts % ranks):
+            raise ValueError(f"{self.name}: experts do not spread over {ranks} of {num_gpus} GPUs")
         widths = [self.num_heads, self.intermediate_size]
-        widths += [experts.width, experts.shared_width] if experts else []
+        widths += [experts.width * ranks, experts.shared_width] if experts else []
         widths += [self.recurrence.num_states] if self.recurrence else []
         if any(width % num_gpus for width in widths):
             raise ValueError(f"{self.name}: heads or widths do not divide over {num_gpus} GPUs")
@@ -156,10 +179,11 @@ class ModelShape:
             experts=experts
             and replace(
                 experts,
-                width=experts.width // num_gpus,
+                width=experts.width * ranks // num_gpus,
                 shared_width=experts.shared_width // num_gpus,
             ),
             recurrence=self.recurrence and self.recurrence.split(num_gpus),
+            routing=self.routing and replace(self.routing, ranks=ranks),
         )
 
     def of_depth(self, num_layers: int, name: str) -> "ModelShape":
@@ -198,6 +222,7 @@ class ModelShape:
             gated=True,
             quantised=None,
             recurrence=None,
+            routing=None,
             attention_layers=None,
             mlp_layers=None,
             gated_output=False,

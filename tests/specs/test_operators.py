@@ -267,7 +267,7 @@ def test_json_gives_every_row_with_flops_bytes_and_intensity(
 ) -> None:
     assert run("operators -m llama-7b,mistral-7b -b 1,4 -s 512 -q 16,64 --json".split()) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 2 * 12 * (2 + 2 + 4)
+    assert len(rows) == 2 * 13 * (2 + 2 + 4)
     for row in rows:
         assert row["operational_intensity"] == row["flops"] / row["bytes_moved"]
     row = next(
