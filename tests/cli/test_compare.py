@@ -405,3 +405,73 @@ def test_help_loads_neither_numpy_nor_torch(command: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Example: medusa-bench" in done.stdout
+
+
+def cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """A command on the GPUs that ship."""
+    code = run(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+def test_compare_says_what_quantised_weights_do_to_verification(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ("compare", "--gpu", "a100-80gb-sxm", "-m", "llama-3-8b", "--method", "medusa", "-b",
+             "1", "-q", "1,64", "--engine", "none", "--json")  # fmt: skip
+    speedups, words = {}, {}
+    for weights in ("none", "int4"):
+        code, out, _ = cli(capsys, *asked, "--weights", weights)
+        assert code == 0
+        (device,) = json.loads(out)["devices"]
+        row = next(each for each in device["comparisons"] if each["num_candidates"] == 64)
+        speedups[weights], words[weights] = row, device["verdict"]
+    narrow, wide = speedups["int4"], speedups["none"]
+    assert narrow["step_latency_s"] < wide["step_latency_s"]
+    assert narrow["overhead"] > wide["overhead"] * 1.15
+    assert not any("Weights in" in each for each in words["none"])
+    (said,) = [each for each in words["int4"] if "Weights in int4" in each]
+    assert "verification costs more of it" in said
+    assert f"takes {narrow['overhead']:.2f} vanilla steps, {wide['overhead']:.2f}" in said
+
+
+def test_a_narrow_cache_pays_where_there_is_much_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("compare", "--gpu", "h100-sxm", "-m", "llama-3-8b", "--method", "medusa", "-b", "64",
+             "-s", "8192", "-q", "1", "--engine", "none", "--json")  # fmt: skip
+    steps = []
+    for cache in ("as-dtype", "fp8"):
+        code, out, _ = cli(capsys, *asked, "--kv-dtype", cache)
+        assert code == 0
+        steps.append(json.loads(out)["devices"][0]["comparisons"][0]["step_latency_s"])
+    assert steps[1] < 0.85 * steps[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("--weights int5", 1, "No scheme named 'int5'"),
+        ("--ep 2", 2, "llama-7b has no experts"),
+        ("-m qwen3-30b-a3b --tp 4 --ep 8 --block full", 1, "do not spread over 8 of 4 GPUs"),
+        ("-m qwen3-30b-a3b --expert-locality 2", 2, "not in the range 0<=x<=1"),
+        ("--generate tiny --weights int4", 2, "--generate runs real weights, or random ones"),
+    ],
+)
+def test_storage_and_routing_that_cannot_be_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: str, code: int, words: str
+) -> None:
+    gpu = () if "--generate" in arguments else ("--gpu", "h100-sxm")
+    found, out, err = cli(capsys, "compare", *gpu, "--solve", "acceptance", *arguments.split())
+    assert found == code
+    assert words in err
+    assert not out
+
+
+def test_more_alike_candidates_of_experts_cost_less(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("compare", "--gpu", "h100-sxm", "-m", "qwen3-30b-a3b", "--method", "medusa", "-b",
+             "1", "-q", "8", "--engine", "none", "--acceptance", "tokens:2", "--json")  # fmt: skip
+    overheads = []
+    for more in ((), ("--expert-skew", "1"), ("--expert-locality", "1")):
+        code, out, _ = cli(capsys, *asked, *more)
+        assert code == 0
+        overheads.append(json.loads(out)["devices"][0]["comparisons"][0]["overhead"])
+    assert overheads[0] > overheads[1] > overheads[2]

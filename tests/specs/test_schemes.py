@@ -170,6 +170,33 @@ def test_lists_of_single_layers_leave_their_share() -> None:
     assert bits_of(found, "shared_up") == 8
 
 
+def test_published_checkpoints_leave_out_what_their_lists_say() -> None:
+    """gpt-oss quantises its experts alone, Kimi-K2.5 its routed experts, DeepSeek-V3 what is linear
+    but the router and the head."""
+    gpt_oss = read(
+        {
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": [
+                "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens",
+                "lm_head",
+            ],
+        },
+        models.PRESETS["gpt-oss-120b"],
+    )  # fmt: skip
+    assert {part.operator for part in gpt_oss.parts} == {"expert_up", "expert_gate", "expert_down"}
+    patterns = ["self_attn.*", "shared_experts.*", "mlp\\.(gate|up|gate_up|down)_proj.*"]
+    left_out = ["lm_head", *(f"re:.*{each}" for each in patterns)]
+    kimi = read(COMPRESSED | {"ignore": left_out}, models.PRESETS["kimi-k2"])
+    assert {part.operator for part in kimi.parts} == {"expert_up", "expert_gate", "expert_down"}
+    deepseek = read(
+        {"quant_method": "fp8", "weight_block_size": [128, 128]}, models.PRESETS["deepseek-v3"]
+    )
+    kept = {op.name for op, _ in operators.of_model(models.PRESETS["deepseek-v3"])} - {
+        part.operator for part in deepseek.parts
+    }
+    assert kept == {"router", "absorb_q", "qk_latent", "pv_latent", "absorb_o"}
+
+
 def test_the_first_group_that_fits_a_module_takes_it() -> None:
     """compressed-tensors: experts in four bits, what else is linear in eight."""
     experts = GROUP | {"targets": ["re:.*mlp\\.experts.*"]}
