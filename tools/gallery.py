@@ -19,7 +19,7 @@ from tools.readme import ROOT
 FOLDER = ROOT / "docs" / "figures"
 COMMANDS = (  # FOLDER stands for where to write
     "figures 6 9 18 22 --format png -o FOLDER",
-    "compare --method medusa --seq-len 128..8192 --map FOLDER/break-even.png",
+    "compare --gpu paper --method medusa --seq-len 128..8192 --map FOLDER/break-even.png",
 )
 MEDUSA_2 = "medusa-2.png"  # shown beside its trainings, not in the gallery
 IMAGES = ("figure-6.png", "figure-9.png", "figure-18.png", "figure-22.png", "break-even.png")

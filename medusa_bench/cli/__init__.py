@@ -15,30 +15,42 @@ from medusa_bench import __version__
 from medusa_bench.base.errors import ExitCode, MedusaBenchError, StorageError
 from medusa_bench.base.exits import printable
 
-# name -> one line of help; the module medusa_bench.cli.<name> holds the command.
-COMMANDS = {
-    "sweep": "Measure this machine's operators; stop and resume at will.",
-    "roofline": "Set results under the roofline, as a figure or in the terminal.",
-    "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
-    "generate": "Compare by generating text with a real model, beside what is simulated.",
-    "report": "Write one HTML page that shows results, for a colleague without this tool.",
-    "predict": "Predict latencies on any GPU, and score predictions against measurements.",
-    "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
-    "explain": "Why measured points are below their roof, ranked by lost time.",
-    "cliffs": "Find the steps of latency over rows: how many rows to choose.",
-    "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
-    "schedule": "Write the draft length by batch size as a serving engine reads it.",
-    "acceptance": "Show acceptance models, and read what vLLM counted.",
-    "train": "Train Medusa heads for a model on text that it writes itself.",
-    "merge": "Add a LoRA adapter into a model's weights: a plain checkpoint.",
-    "heads": "Measure how often a file of Medusa heads is right, on your own prompts.",
-    "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
-    "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
-    "results": "Show, export, merge, compare and verify results folders.",
-    "operators": "Print the operator table, with symbols and with numbers.",
-    "profiles": "List, show and check the GPU profiles.",
-    "doctor": "Say what this machine can measure, and what would spoil a number.",
+# name -> one line of help, by what one wants; the module medusa_bench.cli.<name> holds the command.
+_GROUPS = {
+    "Decide": {
+        "advise": "What to launch on this GPU for a model: a sentence, a table, the launch line.",
+        "compare": "Compare vanilla, Medusa and speculative decoding: where does it pay?",
+        "schedule": "Write the draft length by batch size as a serving engine reads it.",
+        "tree": "Grow, show and export candidate trees, for a GPU's cost curve too.",
+        "report": "Write one HTML page that shows results, for a colleague without this tool.",
+    },
+    "Measure": {
+        "sweep": "Measure this machine's operators; stop and resume at will.",
+        "results": "Show, export, merge, compare and verify results folders.",
+        "roofline": "Set results under the roofline, as a figure or in the terminal.",
+        "explain": "Why measured points are below their roof, ranked by lost time.",
+        "cliffs": "Find the steps of latency over rows: how many rows to choose.",
+        "calibrate": "Fit a few parameters to a few points, and this device can be predicted.",
+        "doctor": "Say what this machine can measure, and what would spoil a number.",
+    },
+    "Predict": {
+        "predict": "Predict latencies on any GPU, and score predictions against measurements.",
+        "operators": "Print the operator table, with symbols and with numbers.",
+        "profiles": "List, show and check the GPU profiles.",
+        "acceptance": "Show acceptance models, and read what vLLM counted.",
+    },
+    "Generate": {
+        "generate": "Compare by generating text with a real model, beside what is simulated.",
+        "train": "Train Medusa heads for a model on text that it writes itself.",
+        "heads": "Measure how often a file of Medusa heads is right, on your own prompts.",
+        "merge": "Add a LoRA adapter into a model's weights: a plain checkpoint.",
+    },
+    "The paper": {
+        "reproduce": "Set the Medusa paper beside ours: tables, figures, each finding.",
+        "figures": "Redraw the paper's figures 6, 7 and 9 to 23 for a paper of yours.",
+    },
 }
+COMMANDS = {name: words for group in _GROUPS.values() for name, words in group.items()}
 
 
 class LazyGroup(click.Group):
@@ -67,16 +79,18 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for title, commands in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), words) for name, words in commands.items()])
 
 
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: medusa-bench sweep --quick && medusa-bench roofline",
+    epilog="Example: medusa-bench compare --gpu h100-sxm -m llama-3-8b",
 )
-@click.version_option(__version__, prog_name="medusa-bench")
+@click.version_option(__version__, "-V", "--version", prog_name="medusa-bench")
 def group() -> None:
     """Does parallel decoding pay here: Medusa heads, a draft model, or nothing?
 

@@ -74,6 +74,21 @@ def _command_line() -> str:
 
 
 def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
+    for name in ("gpu", "source", "any_device"):
+        if options[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --from.")
+    return measured(
+        options["device"], options["dtype"], Timing(options["timing"]), options["output"]
+    )
+
+
+def measured(
+    requested: str | None,
+    asked_dtype: str | None,
+    timing: Timing,
+    output: Path | None,
+    max_time_s: float | None = None,
+) -> "tuple[Path, Calibration]":
     """Measure, write the rows and the calibration into one folder, and give both."""
     import time
     from contextlib import closing
@@ -86,23 +101,21 @@ def _measured(options: dict[str, Any]) -> "tuple[Path, Calibration]":
     from medusa_bench.results import folders
     from medusa_bench.specs.dtypes import Dtype
 
-    for name in ("gpu", "source", "any_device"):
-        if options[name]:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --from.")
     started_s = time.monotonic()
-    device = pick_device(options["device"])
-    on_cpu = device == "cpu"
-    dtype = Dtype(options["dtype"] or (Dtype.FLOAT32 if on_cpu else Dtype.FLOAT16))
-    timing = Timing(options["timing"])
+    device = pick_device(requested)
+    dtype = Dtype(asked_dtype or (Dtype.FLOAT32 if device == "cpu" else Dtype.FLOAT16))
+    limit_s = max_time_s or calibration_run.MAX_TIME_S
     with closing(WorkerBackend(device)) as backend:
         environment = backend.environment
         slug = re.sub(r"[^a-z0-9]+", "-", environment.device.lower()).strip("-") or "device"
-        path = options["output"] or Path("results") / f"{slug}-{date.today().isoformat()}"
+        path = output or Path("results") / f"{slug}-{date.today().isoformat()}"
         with folders.Writer(path, environment, command=_command_line()) as writer:
             roofs = backend.roofs([dtype], quick=True)
             writer.add_roofs(roofs)
             chosen = calibration_run.tasks(dtype, timing, roofs, environment.memory_bytes)
-            for row in calibration_run.run(backend, writer, chosen, started_s=started_s):
+            for row in calibration_run.run(
+                backend, writer, chosen, started_s=started_s, max_time_s=limit_s
+            ):
                 if isinstance(row, Failure):
                     console.warn(f"{row.task.product}: {row.kind}: {row.reason}")
     results = folders.load(path)

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from medusa_bench.cli import against as scores
-from medusa_bench.cli import console, simulation
+from medusa_bench.cli import completion, console, here, hub, simulation
 from medusa_bench.cli import generate as generating
 from medusa_bench.cli.options import COUNTS, JSON, MODELS, Number
 from medusa_bench.compare.methods import METHODS, Asked
@@ -30,7 +30,8 @@ def _hidden(option: simulation.Decorator) -> simulation.Decorator:
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         function = option(function)
-        function.__click_params__[-1].hidden = True  # type: ignore[attr-defined]  # click's own
+        made = function.__click_params__[-1]  # type: ignore[attr-defined]  # click's own
+        made.hidden = made.name != "offline"
         return function
 
     return apply
@@ -51,6 +52,7 @@ _GENERATE = simulation.stack(
     metavar="NAMES",
     default=(),
     show_default="medusa,draft-model",
+    shell_complete=completion.METHODS,
     help=f"{', '.join(METHODS)}.",
 )
 @click.option(
@@ -107,6 +109,7 @@ _GENERATE = simulation.stack(
     type=Number(0, 1000, above=True),
     help="Of the smallest batch size: turned round into the acceptance that it takes.",
 )
+@click.option("--why", is_flag=True, help="What the answer stands on, and where each stops paying.")
 @click.option(
     "--all", "all_sizes", is_flag=True, help="Every size and column, not the best sizes alone."
 )
@@ -138,7 +141,7 @@ def command(
     task: str | None,
     timing: str | None,
     by: str,
-    dtype: str,
+    dtype: str | None,
     weights: str | None,
     kv_dtype: str | None,
     block: str | None,
@@ -153,6 +156,7 @@ def command(
     lock_step: bool,
     solve: str | None,
     reported_speedup: float | None,
+    why: bool,
     all_sizes: bool,
     map_file: Path | None,
     curves: Path | None,
@@ -179,18 +183,20 @@ def command(
     from medusa_bench.compare import choosing
     from medusa_bench.compare.break_even import break_even
     from medusa_bench.compare.simulation import simulate
-    from medusa_bench.compare.verdicts import of_stored_weights, verdict
+    from medusa_bench.compare.verdicts import of_stored_weights, reasons, verdict
     from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
     from medusa_bench.specs.schemes import AS_NAMED
 
-    target = models.load(
-        model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+    offline = generation["offline"]
+    target = hub.load(
+        model, assume_block=assume_block, offline=offline, weights=weights, cache=kv_dtype
     )
     target = simulation.routed(target, expert_skew, expert_locality, ep)
+    gpu = here.gpus(gpu)
     request = choosing.Request(
         method,
-        draft,
+        tuple(hub.located(name, offline=offline) for name in draft),
         acceptance,
         asked=asked,
         task=task or "",
@@ -212,7 +218,7 @@ def command(
             variants,
             target,
             latency,
-            Dtype(dtype),
+            Dtype(here.dtype(dtype, name)),
             engine=named.engine_cost(engine, engine_version, host_s, gpu=name),
             block=counted,
             lock_step=lock_step,
@@ -223,13 +229,13 @@ def command(
             at = partial(at.func, implied, *at.args[1:], **at.keywords)
         rows = at(settings)
         ends = break_even(rows, at)
-        words = verdict(rows, ends)
+        words = verdict(rows)
         if target.quantised and target.quantised.parts:
             beside = at.func(variants, models.quantised(target, AS_NAMED), *at.args[2:4],
                              settings[:1], **at.keywords)  # fmt: skip
             words += of_stored_weights(rows[: len(beside)], beside, target.quantised.name)
-        studies.append((latency, rows, ends, words))
-        warnings += named.too_large(latency, target, settings, Dtype(dtype), tp)
+        studies.append((latency, rows, ends, words, reasons(rows, ends)))
+        warnings += named.too_large(latency, target, settings, Dtype(here.dtype(dtype, name)), tp)
     for warning in warnings:
         console.warn(warning)
     _write_figures(studies[0][1], target.name, map_file, curves, draft_grid)
@@ -237,15 +243,22 @@ def command(
         console.print_json(_document(studies, warnings))
         return
     if solve:
-        for latency, rows, _, _ in studies:
+        for latency, rows, *_ in studies:
             _print_solved(latency, rows)
         return
+    _print_all(studies, all_sizes=all_sizes, why=why)
+
+
+def _print_all(studies: "Sequence[Study]", *, all_sizes: bool, why: bool) -> None:
+    """The answers first, then each table with its sources, and what they stand on where asked."""
     _print_answers(studies)
-    for latency, rows, ends, words in studies:
+    for latency, rows, ends, _, details in studies:
         _print_study(latency, rows, ends, all_sizes=all_sizes)
-        if len(studies) == 1:
+        if why:
             console.stdout().print()
-            _print_words(words[1:])
+            _print_words(details)
+        else:
+            console.say("more        --why: where each method stops paying, what this stands on")
     if len(studies) > 1:
         _print_which_gpu(studies)
 
@@ -310,9 +323,10 @@ def _generate(context: click.Context) -> None:
 
 
 def _print_answers(studies: "Sequence[Study]") -> None:
-    """The first sentence of each verdict; of several, with the GPU it is about."""
-    for latency, _, _, words in studies:
-        _print_words([f"{latency.device}: {words[0]}" if len(studies) > 1 else words[0]])
+    """The verdict of one GPU; of several the first sentence of each, with the GPU it is about."""
+    for latency, _, _, words, _ in studies:
+        _print_words([f"{latency.device}: {words[0]}"] if len(studies) > 1 else words)
+    console.stdout().print()
 
 
 def _print_words(sentences: Sequence[str]) -> None:
@@ -322,7 +336,7 @@ def _print_words(sentences: Sequence[str]) -> None:
         out.print(textwrap.fill(sentence, min(out.width, 100)), markup=False)
 
 
-Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str]]
+Study = tuple["LatencyModel", "list[Comparison]", "list[BreakEven]", list[str], list[str]]
 
 
 def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
@@ -350,8 +364,9 @@ def _document(studies: Sequence[Study], warnings: list[str]) -> dict[str, Any]:
                     for (name, b, s), counts in cliffs_by_batch(rows).items()
                 ],
                 "verdict": words,
+                "why": details,
             }
-            for latency, rows, ends, words in studies
+            for latency, rows, ends, words, details in studies
         ],
     }
 
@@ -511,13 +526,13 @@ def _print_which_gpu(studies: Sequence[Study]) -> None:
     lines = []
     for batch, seq_len in settings:
         line = [str(seq_len), str(batch)]
-        for _, rows, _, _ in studies:
+        for _, rows, *_ in studies:
             row = best(by_setting(rows)[batch, seq_len])
             value = f"{row.tokens_per_s:,.0f} tokens/s, " if row.tokens_per_s else ""
             line.append(f"{value}{row.speedup:.2f}x, {name(row)}")
         lines.append(line)
     out.print(console.table(columns, lines, "The best of each GPU"))
-    for latency, _, _, words in studies:
+    for latency, _, _, words, _ in studies:
         out.print(f"\n{latency.device}:", markup=False)
         _print_words(words[1:])
     if not timed:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from medusa_bench.cli import completion, hub
 from medusa_bench.cli import options as types
 from medusa_bench.measure.sweep import Defaults
 from medusa_bench.results.rows import Grid, Timing
@@ -17,8 +18,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
-        "-m", "--model", "models", type=types.MODELS, help="Presets, config.json or folders."
+        "-m",
+        "--model",
+        "models",
+        type=types.MODELS,
+        envvar="MEDUSA_BENCH_MODEL",
+        shell_complete=completion.MODELS,
+        help="Presets, config.json or folders, OWNER/NAME of the hub; else $MEDUSA_BENCH_MODEL.",
     ),
+    types.OFFLINE,
     types.ASSUME_BLOCK,
     click.option(
         "--operator", "operators", type=types.OPERATORS, help="Names or families: qk,pv,mlp,o ..."
@@ -60,9 +68,10 @@ def grid(options: dict[str, Any], default: Defaults, *, stored: bool = False) ->
     """
     timing = options["timing"]
     loaded = [
-        models.load(
+        hub.load(
             name,
-            assume_llama=options["assume_block"] == "llama",
+            assume_block=options["assume_block"],
+            offline=options["offline"],
             weights=options.get("weights"),
             cache=options.get("kv_dtype"),
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from medusa_bench.cli import console
+from medusa_bench.cli import console, hub
 from medusa_bench.cli.options import (
     ASSUME_BLOCK,
     CACHE,
@@ -13,11 +13,11 @@ from medusa_bench.cli.options import (
     DTYPE,
     JSON,
     MODELS,
+    OFFLINE,
     OPERATORS,
     PHASES,
     WEIGHTS,
 )
-from medusa_bench.specs import models as model_specs
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import (
     BY_NAME,
@@ -76,6 +76,7 @@ _LEGEND = {
     "-m", "--model", "models", type=MODELS, help="Presets or config.json paths: print numbers."
 )
 @ASSUME_BLOCK
+@OFFLINE
 @click.option("-b", "--batch-size", type=COUNTS, default="1", show_default=True)
 @click.option("-s", "--seq-len", type=COUNTS, default="1024", show_default=True)
 @click.option(
@@ -98,6 +99,7 @@ def command(
     *,
     models: tuple[str, ...] | None,
     assume_block: str | None,
+    offline: bool,
     batch_size: tuple[int, ...],
     seq_len: tuple[int, ...],
     num_candidates: tuple[int, ...],
@@ -123,9 +125,7 @@ def command(
         return
     grid = list(settings(chosen_phases, batch_size, seq_len, num_candidates))
     model_shapes = [
-        model_specs.load(
-            model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
-        )
+        hub.load(model, assume_block=assume_block, offline=offline, weights=weights, cache=kv_dtype)
         for model in models
     ]
     rows = points(model_shapes, chosen, grid, [Dtype(dtype)])

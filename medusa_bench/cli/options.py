@@ -17,19 +17,21 @@ from medusa_bench.specs.settings import Phase
 
 _MAX_VALUE = 1 << 24
 _MAX_VALUES = 4096
-_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})(?::\+([0-9]{1,9}))?")
+_COUNT = r"[0-9]{1,9}k?"
+_RANGE = re.compile(rf"({_COUNT})(?:\.\.|-)({_COUNT})(?::\+({_COUNT}))?")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
     """Whole numbers, sorted and without repeats, from a list with ranges.
 
-    "1,4,16" is a list, "128..8192" doubles, "1..64:+8" adds 8; a range holds its last number.
+    "1,4,16" is a list, "128..8192" or "128-8192" doubles, "1..64:+8" adds 8; a range holds its
+    last number. 8k is 8192.
     Raises ValueError with a sentence.
     """
     values: set[int] = set()
     for part in map(str.strip, text.split(",")):
         if match := _RANGE.fullmatch(part):
-            low, high, step = int(match[1]), int(match[2]), int(match[3] or 0)
+            low, high, step = (_count(each or "0") for each in match.groups())
             if not 1 <= low <= high <= _MAX_VALUE:
                 raise ValueError(f"{part!r} runs from a larger number, or leaves 1 to {_MAX_VALUE}")
             if match[3] and step < 1:
@@ -41,15 +43,19 @@ def parse_counts(text: str) -> tuple[int, ...]:
                 values.add(value)
                 value = value + step if step else 2 * value
             values.add(high)
-        elif part.isascii() and part.isdigit() and len(part) < 10 and 1 <= int(part) <= _MAX_VALUE:
-            values.add(int(part))
+        elif re.fullmatch(_COUNT, part) and 1 <= _count(part) <= _MAX_VALUE:
+            values.add(_count(part))
         else:
             raise ValueError(f"{part[:40]!r} is neither a whole number nor a range")
     return tuple(sorted(values))
 
 
+def _count(text: str) -> int:
+    return int(text[:-1]) * 1024 if text.endswith("k") else int(text)
+
+
 class Counts(click.ParamType):  # type: ignore[type-arg]
-    """`1,4,16`, `128..8192` (doubling), `1..64:+8` (adding)."""
+    """`1,4,16`, `128..8k` or `128-8k` (doubling), `1..64:+8` (adding)."""
 
     name = "counts"
 

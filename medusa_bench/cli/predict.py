@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
-from medusa_bench.cli import console
+from medusa_bench.cli import completion, console, here
 from medusa_bench.cli.grids import grid, grid_options
 from medusa_bench.cli.options import CACHE, JSON, WEIGHTS, Mapped, Whole
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from medusa_bench.specs.schemes import Scheme
 
 _MAX_ROWS = 40
-_DEFAULT_GPU = "a100-80gb-pcie"  # the paper's
 
 
 @click.command(
@@ -42,7 +41,12 @@ How accurate predictions are (FILE: the published measurements), one command a r
 @grid_options
 @WEIGHTS
 @CACHE
-@click.option("--gpu", help="Profile, exact device name or results folder.  [default: the paper's]")
+@click.option(
+    "--gpu",
+    shell_complete=completion.GPUS,
+    help="Profile, exact device name or results folder.  [default: $MEDUSA_BENCH_GPU, the GPU "
+    "here, or the newest results in ./results]",
+)
 @click.option(
     "--by",
     type=click.Choice(["best", "roofline", "calibrated", "measured"]),
@@ -94,6 +98,7 @@ def _predict(options: dict[str, Any]) -> int:
     from medusa_bench.measure import sweep
     from medusa_bench.predict import choosing
     from medusa_bench.predict.choosing import Kind
+    from medusa_bench.specs import paper_grid
 
     for name in ("wheres", "calibrate_on", "leave_out", "exclude_models"):
         if options[name]:
@@ -101,10 +106,12 @@ def _predict(options: dict[str, Any]) -> int:
     writes = options["output"] is not None
     if writes and (options["weights"] or options["kv_dtype"]):
         raise click.UsageError("-o writes products of a dtype: leave --weights and --kv-dtype out.")
+    gpu = here.gpu(options["gpu"])
+    gpu = paper_grid.PAPER_GPU if gpu == "paper" else gpu
+    options["dtypes"] = options["dtypes"] or (here.dtype(None, gpu),)
     asked = grid(options, sweep.PAPER_ON_GPU, stored=not writes)
     if options["timing"] is None:
         asked = _only_kernel(asked)
-    gpu = options["gpu"] or _DEFAULT_GPU
     kind = Kind(options["by"])
     models = {timing: choosing.model_for(gpu, timing, kind) for timing in asked.timings}
     if not options["as_json"]:

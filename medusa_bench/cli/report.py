@@ -9,7 +9,7 @@ import click
 
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import write_whole
-from medusa_bench.cli import console, simulation
+from medusa_bench.cli import console, here, simulation
 from medusa_bench.cli.options import MODELS
 from medusa_bench.specs.settings import SIZES
 
@@ -24,7 +24,7 @@ _MAX_LOSSES = 6
 
 
 @click.command(epilog="Example: medusa-bench report results/paper -o report.html")
-@click.argument("results", metavar="RESULTS...", nargs=-1, required=True)
+@click.argument("results", metavar="[RESULTS]...", nargs=-1)
 @click.option("-o", "--output", default="report.html", show_default=True, help="The page to write.")
 @click.option(
     "-m",
@@ -61,9 +61,10 @@ def command(
 ) -> None:
     """Write one page: what was measured, where it stands under the roof, and whether it pays.
 
-    RESULTS are folders of measured, predicted or reported results, and documents of `compare
-    --json`, simulated or generated. The page holds its data and its scripts, asks for nothing from
-    anywhere, and opens in any browser. The verdict is printed too.
+    RESULTS are folders of measured, predicted or reported results, by default the newest in
+    ./results, and documents of `compare --json`, simulated or generated. The page holds its data
+    and its scripts, asks for nothing from anywhere, and opens in any browser. The verdict is
+    printed too.
     """
     from medusa_bench.cli.progress import progress
     from medusa_bench.compare import studies
@@ -73,7 +74,7 @@ def command(
     from medusa_bench.results.flags import WORDS
 
     folders, given = [], []
-    for name in results:
+    for name in results or (here.newest(),):
         if Path(name).is_file():
             given += studies.read(Path(name))
         else:

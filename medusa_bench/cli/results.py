@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from medusa_bench.results.reading import Cell, Results
     from medusa_bench.results.rows import ResultPoint
 
-FORMATS = ("csv", "json", "markdown", "parquet")
-_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": "parquet"}
+FORMATS = ("csv", "json", "jsonl", "markdown", "md", "parquet")
+_SUFFIXES = {f".{form}": form for form in FORMATS}
 _MAX_DIFF_ROWS = 40
 
 
@@ -58,7 +58,7 @@ def print_folder(folder: str, *, as_json: bool) -> None:
 @click.option("-o", "--output", help="The file to write; its ending chooses the format.")
 @click.option("-f", "--format", "form", type=click.Choice(FORMATS), help="csv if nothing says.")
 def export(folders: tuple[str, ...], output: str | None, form: str | None) -> None:
-    """One row a logical point, as CSV, JSON, Markdown or Parquet; several folders in one table."""
+    """One row a logical point, as CSV, JSON (Lines), Markdown or Parquet; folders are joined."""
     from pathlib import Path
 
     from medusa_bench.results.reading import export_rows
@@ -314,7 +314,9 @@ def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
 
     if form == "json":
         return json.dumps(rows, indent=1, allow_nan=False) + "\n"
-    if form == "markdown":
+    if form == "jsonl":
+        return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
+    if form in {"markdown", "md"}:
         lines = [EXPORT_COLUMNS, ["---"] * len(EXPORT_COLUMNS)]
         lines += [[_markdown_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -3,21 +3,17 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.base.errors import MedusaBenchError
-from medusa_bench.cli import console
+from medusa_bench.cli import console, here
 from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.report.series import By, Dot, Panel, Selection, Source
     from medusa_bench.specs.profiles import DeviceProfile
-
-_RESULTS = Path("results")
 
 
 @click.command(
@@ -123,16 +119,7 @@ def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "li
     from medusa_bench.specs import profiles as gpu_profiles
 
     if not folders:
-        newest = _newest()
-        if newest is None and not profiles:
-            raise MedusaBenchError(
-                f"There are no results under ./{_RESULTS}.",
-                hint="`medusa-bench sweep` measures some; results/paper holds the paper's; "
-                "--gpu draws datasheet roofs alone.",
-            )
-        folders = [str(newest)] if newest else []
-        for folder in folders:
-            console.stderr().print(f"The newest results: {folder}", markup=False)
+        folders = [here.newest()] if not profiles or here.newest_results() else []
     sources = []
     for folder in folders:
         results = result_folders.load(folder)
@@ -148,20 +135,6 @@ def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "li
             )
         )
     return sources
-
-
-def _newest() -> Path | None:
-    """The folder under ./results that was last written to; the paper's is never the newest."""
-    found = [run.parent for run in _RESULTS.glob("*/run.json") if run.parent.name != "paper"]
-
-    def written_at(folder: Path) -> float:
-        return max(
-            (folder / name).stat().st_mtime
-            for name in ("run.json", "points.jsonl")
-            if (folder / name).exists()
-        )
-
-    return max(found, key=written_at, default=None)
 
 
 def _on_the_papers_gpu(sources: "list[Source]", figure: int) -> "list[Source]":

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medusa_bench.base import limits
 from medusa_bench.base.errors import MedusaBenchError
 from medusa_bench.base.files import read_text, write_whole
-from medusa_bench.cli import console, simulation
-from medusa_bench.cli.options import JSON, Number, Whole
+from medusa_bench.cli import completion, console, here, hub, simulation
+from medusa_bench.cli.options import JSON, OFFLINE, Number, Whole
 from medusa_bench.compare.methods import Asked
 
 if TYPE_CHECKING:
@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 
 
+class EngineName(click.Choice):  # type: ignore[type-arg]
+    """One of the engines whose form is written, also by the names of habit (trtllm)."""
+
+    def __init__(self) -> None:
+        super().__init__(_ENGINES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from medusa_bench.compare.serving import engine_of
+
+        return str(super().convert(engine_of(str(value)) or value, param, ctx))
+
+
 @click.command(epilog="Example: medusa-bench schedule --engine vllm --draft llama-160m")
 @simulation.ENGINES_GPU
 @simulation.MODEL
+@OFFLINE
 @click.option(
     "--method",
     default="draft-model",
+    shell_complete=completion.METHODS,
     show_default=True,
     help="draft-model, medusa, eagle-3, mtp, ...",
 )
@@ -58,7 +72,7 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @simulation.HEADS
 @click.option(
     "--engine",
-    type=click.Choice(_ENGINES),
+    type=EngineName(),
     default="vllm",
     show_default=True,
     help="In whose form, and with whose costs beside a step's products (json: of any engine).",
@@ -70,9 +84,10 @@ _ENGINES = ("vllm", "tensorrt-llm", "sglang", "llama.cpp", "json")
 @simulation.asking
 def command(
     *,
-    gpu: str,
+    gpu: str | None,
     model: str,
     assume_block: str | None,
+    offline: bool,
     method: str,
     draft: str | None,
     served_model: str | None,
@@ -85,7 +100,7 @@ def command(
     tolerance: float,
     timing: str | None,
     by: str,
-    dtype: str,
+    dtype: str | None,
     weights: str | None,
     kv_dtype: str | None,
     block: str | None,
@@ -110,17 +125,17 @@ def command(
     from medusa_bench.compare.acceptance import Constant, caveats
     from medusa_bench.compare.passes import Block
     from medusa_bench.compare.simulation import simulate
-    from medusa_bench.specs import models
     from medusa_bench.specs.dtypes import Dtype
 
-    target = models.load(
-        model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+    target = hub.load(
+        model, assume_block=assume_block, offline=offline, weights=weights, cache=kv_dtype
     )
     target = simulation.routed(target, expert_skew, expert_locality, ep)
+    gpu = here.gpu(gpu)
     method = methods.find(method)
     request = choosing.Request(
         (method,),
-        (draft,) if draft else (),
+        (hub.located(draft, offline=offline),) if draft else (),
         acceptance,
         asked=choosing.schedulable(method, asked),
         engine=named.engine_name("" if engine == "json" else engine, gpu=gpu),
@@ -151,7 +166,7 @@ def command(
         variants,
         target,
         latency,
-        Dtype(dtype),
+        Dtype(here.dtype(dtype, gpu)),
         [(batch_size, seq_len) for batch_size in batch_sizes],
         engine=named.engine_cost(
             "" if engine == "json" else engine, engine_version, host_s, gpu=gpu

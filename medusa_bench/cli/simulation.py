@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medusa_bench.cli import console
+from medusa_bench.cli import completion, console
 from medusa_bench.cli.options import (
     ASSUME_BLOCK,
     CACHE,
@@ -22,7 +22,6 @@ from medusa_bench.cli.options import (
 )
 from medusa_bench.compare.acceptance import KINDS
 from medusa_bench.compare.methods import Asked
-from medusa_bench.specs.paper_grid import PAPER_GPU
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,20 +48,29 @@ _GPU_HELP = (
     "Whose latencies: a profile's name (predicted), a results folder (measured, the gaps "
     "predicted), or `paper` (fitted to the paper's A100 points, its harness included)."
 )
+_GPU_DEFAULT = "[default: $MEDUSA_BENCH_GPU, the GPU here, or the newest results in ./results]"
 GPUS = click.option(
     "--gpu",
     type=MODELS,
     metavar="NAMES",
-    default=("paper",),
-    show_default="paper",
-    help=f"{_GPU_HELP} Several are set side by side.",
+    default=(),
+    shell_complete=completion.GPUS,
+    help=f"{_GPU_HELP} Several are set side by side.  {_GPU_DEFAULT}",
 )
-ONE_GPU = click.option("--gpu", default=None, help=_GPU_HELP)
-# An engine replays CUDA graphs: kernel times, where the paper's harness launches each call.
-ENGINES_GPU = click.option("--gpu", default=PAPER_GPU, show_default=True, help=_GPU_HELP)
+ONE_GPU = click.option("--gpu", shell_complete=completion.GPUS, help=_GPU_HELP)
+ENGINES_GPU = click.option(
+    "--gpu", shell_complete=completion.GPUS, help=f"{_GPU_HELP}  {_GPU_DEFAULT}"
+)
 MODEL = stack(
     click.option(
-        "-m", "--model", default="llama-7b", show_default=True, help="The model that decodes."
+        "-m",
+        "--model",
+        default="llama-7b",
+        show_default=True,
+        envvar="MEDUSA_BENCH_MODEL",
+        shell_complete=completion.MODELS,
+        help="The model that decodes: a preset, a config.json or its folder, or OWNER/NAME of the "
+        "Hugging Face hub. $MEDUSA_BENCH_MODEL names another default.",
     ),
     ASSUME_BLOCK,
 )
@@ -79,7 +87,7 @@ COST = stack(
         default="best",
         help="Which latency model.",
     ),
-    click.option("--dtype", type=DTYPE, default="float16", show_default=True),
+    click.option("--dtype", type=DTYPE, help="[default: the results folder's, else float16]"),
     click.option(
         "--block",
         type=click.Choice(["paper", "full", "fused"]),

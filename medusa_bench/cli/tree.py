@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.base.files import write_whole
-from medusa_bench.cli import console, simulation
-from medusa_bench.cli.options import JSON, Whole
+from medusa_bench.cli import console, here, hub, simulation
+from medusa_bench.cli.options import JSON, OFFLINE, Whole
 
 if TYPE_CHECKING:
     from medusa_bench.compare.trees import CandidateTree, ChosenTree, HeadAccuracy, JointFrequency
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--max-depth", type=Whole(1, 64), default=64, help="Heads to use at most.")
 @simulation.ONE_GPU
 @simulation.MODEL
+@OFFLINE
 @click.option("-b", "--batch-size", type=Whole(1), default=1, show_default=True)
 @click.option("-s", "--seq-len", type=Whole(1), default=1024, show_default=True)
 @click.option(
@@ -69,13 +70,14 @@ def command(
     draft_width: int,
     timing: str | None,
     by: str,
-    dtype: str,
+    dtype: str | None,
     weights: str | None,
     kv_dtype: str | None,
     block: str | None,
     heads: bool,
     host_s: float | None,
     assume_block: str | None,
+    offline: bool,
     list_names: bool,
     output: Path | None,
     as_json: bool,
@@ -87,7 +89,6 @@ def command(
     GPU's cost curve included.
     """
     from medusa_bench.compare import named, trees
-    from medusa_bench.specs import models
 
     if list_names:
         _print_names(as_json)
@@ -100,15 +101,24 @@ def command(
         facts["tree"] = loaded
         _warn_of_unknown_ranks(tree, rates)
     elif gpu:
-        target = models.load(
-            model, assume_llama=assume_block == "llama", weights=weights, cache=kv_dtype
+        target = hub.load(
+            model, assume_block=assume_block, offline=offline, weights=weights, cache=kv_dtype
         )
         latency_s = named.tree_latency(
-            gpu, target, batch_size, seq_len, num_candidates,
-            draft=draft, draft_width=draft_width, timing=timing, by=by, dtype=dtype,
+            gpu,
+            target,
+            batch_size,
+            seq_len,
+            num_candidates,
+            draft=hub.located(draft, offline=offline) if draft else None,
+            draft_width=draft_width,
+            timing=timing,
+            by=by,
+            dtype=here.dtype(dtype, gpu),
             block=block or "paper",
-            heads=heads, host_s=host_s or 0.0,
-        )  # fmt: skip
+            heads=heads,
+            host_s=host_s or 0.0,
+        )
         chosen = trees.grow_for_cost(
             rates, latency_s, max_candidates=num_candidates, max_depth=max_depth
         )

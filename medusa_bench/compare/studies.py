@@ -41,6 +41,7 @@ class Study:
     rows: Sequence[Comparison]
     verdict: Sequence[str]
     warnings: Sequence[str] = field(default=())
+    reasons: Sequence[str] = field(default=())
 
     @property
     def title(self) -> str:
@@ -61,7 +62,7 @@ def simulated(
     """A study by simulation. Raises MedusaBenchError as compare.simulate does."""
     rows = simulate(variants, target, latency, dtype, settings)
     ends = break_even(rows, lambda tried: simulate(variants, target, latency, dtype, tried))
-    return Study(rows, verdicts.verdict(rows, ends), warnings)
+    return Study(rows, verdicts.verdict(rows), warnings, verdicts.reasons(rows, ends))
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def read(path: Path) -> list[Study]:
         )
     warnings = [str(each) for each in document.get("warnings") or ()]
     return [
-        Study(rows, verdicts.verdict(rows, break_even(rows)), warnings) for rows in groups.values()
+        Study(rows, verdicts.verdict(rows), warnings, verdicts.reasons(rows, break_even(rows)))
+        for rows in groups.values()
     ]
 
 

@@ -1,4 +1,4 @@
-"""A comparison in plain words: what to use, up to where, how sure, and what would change it.
+"""A comparison in plain words: what to use, how sure, what would change it, and why.
 
 Every sentence speaks of rows that are printed beside it, and of no others.
 """
@@ -18,24 +18,53 @@ from medusa_bench.compare.methods import METHODS
 from medusa_bench.results.rows import Provenance
 
 
-def verdict(rows: Sequence[Comparison], ends: Sequence[BreakEven]) -> list[str]:
-    """Sentences on rows of one device, the answer first, at the `shown_seq_len` of several."""
-    seq_len = shown_seq_len(rows)
-    rows = [row for row in rows if row.seq_len == seq_len]
-    fit = [row for row in rows if not row.unfit]
-    chosen = [best(group) for (_, _), group in sorted(by_setting(fit).items())]
-    paying = [row for row in chosen if row.speedup > 1]
-    methods = {row.method for row in fit}
-    until = [end for end in ends if end.seq_len == seq_len and end.method in methods]
+def verdict(rows: Sequence[Comparison]) -> list[str]:
+    """The answer, how sure it is, what would change it: of one device, a sentence each.
+
+    At the `shown_seq_len` of several. After them, what is no choice and why; `reasons` has more.
+    """
+    rows, fit, chosen = _chosen(rows)
     sentences = [_answer(chosen, rows)]
-    if paying:
-        sentences += _until(until, fit)
     if chosen:
         sentences.append(_how_sure(chosen))
-        sentences += _needed(paying[-1] if paying else chosen[0], fit)
+        sentences += _needed(_turning(chosen, fit))
+    return sentences + _left_out(rows)
+
+
+def reasons(rows: Sequence[Comparison], ends: Sequence[BreakEven]) -> list[str]:
+    """What it stands on: where each method stops paying, sources, leaps of latency, who serves."""
+    rows, fit, chosen = _chosen(rows)
+    paying = [row for row in chosen if row.speedup > 1]
+    if not chosen:
+        return []
+    methods = {row.method for row in fit}
+    seq_len = rows[0].seq_len
+    until = [end for end in ends if end.seq_len == seq_len and end.method in methods]
+    sentences = _until(until, fit) if paying else []
+    sentences += [_basis(chosen), *_bound(_turning(chosen, fit))]
     if paying:
         sentences += [*_steps(paying[0], fit), *_served(paying)]
-    return sentences + _left_out(rows)
+    return sentences
+
+
+def _chosen(
+    rows: Sequence[Comparison],
+) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:
+    """The rows that a verdict speaks of, those that fit, and the best of each batch size."""
+    seq_len = shown_seq_len(rows)
+    spoken = [row for row in rows if row.seq_len == seq_len]
+    fit = [row for row in spoken if not row.unfit]
+    return spoken, fit, [best(group) for _, group in sorted(by_setting(fit).items())]
+
+
+def _turning(chosen: Sequence[Comparison], fit: Sequence[Comparison]) -> Comparison | None:
+    """The row that decides: the last that pays, else the best but vanilla of the first batch."""
+    paying = [row for row in chosen if row.speedup > 1]
+    row = paying[-1] if paying else chosen[0]
+    if row.num_candidates > 1:
+        return row
+    others = [r for r in fit if r.num_candidates > 1 and r.batch_size == row.batch_size]
+    return best(others) if others else None
 
 
 def of_stored_weights(
@@ -152,41 +181,59 @@ def _until(ends: Sequence[BreakEven], rows: Sequence[Comparison]) -> list[str]:
 
 
 def _how_sure(chosen: Sequence[Comparison]) -> str:
-    sources = sorted({row.latency_source for row in chosen})
-    acceptances = dict.fromkeys(row.acceptance_source for row in chosen)
-    basis = f"latencies: {', '.join(sources)}; acceptance: {'; '.join(acceptances)}"
-    if engines := sorted({row.engine for row in chosen if row.half_width is not None}):
-        basis = f"{basis}; costs of {', '.join(engines)}"
-    if covers := sorted({row.interval_covers for row in chosen if row.interval_covers}, key=len):
-        basis = f"{basis}; the interval covers {covers[-1]}"
     if chosen[0].source is Provenance.GENERATED:
-        return f"How sure: this was generated and timed; {basis}."
+        return "How sure: this was generated and timed."
     if all(low == high == row.speedup for row in chosen for low, high in (row.speedup_interval,)):
-        return f"How sure: {basis}; the latencies come without an interval."
-    unsure = [row.batch_size for row in chosen if row.outcome is Outcome.UNCERTAIN]
-    if unsure:
-        tried = [row.batch_size for row in chosen]
+        return "How sure: unknown, for the latencies come without an interval."
+    tried = [row.batch_size for row in chosen]
+    if unsure := [row.batch_size for row in chosen if row.outcome is Outcome.UNCERTAIN]:
         return (
             f"How sure: uncertain at {_batches(unsure, tried)}, where the interval of the speedup "
-            f"crosses 1; {basis}."
+            "crosses 1."
         )
-    return f"How sure: the interval of no speedup recommended here crosses 1; {basis}."
+    paying = [row.batch_size for row in chosen if row.outcome is Outcome.PAYS]
+    if not paying:
+        return "How sure: no interval reaches above 1."
+    if paying == tried:
+        return "How sure: every interval stays above 1."
+    return f"How sure: every interval stays above 1 at {_batches(paying, tried)}."
 
 
-def _needed(row: Comparison, rows: Sequence[Comparison]) -> list[str]:
-    if row.num_candidates == 1:
-        others = [r for r in rows if r.num_candidates > 1 and r.batch_size == row.batch_size]
-        if not others:
-            return []
-        row = best(others)
-    sentence = (
+def _basis(chosen: Sequence[Comparison]) -> str:
+    sources = sorted({row.latency_source for row in chosen})
+    acceptances = dict.fromkeys(row.acceptance_source for row in chosen)
+    basis = f"Stands on latencies: {', '.join(sources)}; acceptance: {'; '.join(acceptances)}"
+    if engines := sorted({row.engine for row in chosen if row.half_width is not None}):
+        basis += f"; costs of {', '.join(engines)}"
+    if covers := sorted({row.interval_covers for row in chosen if row.interval_covers}, key=len):
+        basis += f"; the interval covers {covers[-1]}"
+    return f"{basis}."
+
+
+def _needed(row: Comparison | None) -> list[str]:
+    if row is None:
+        return []
+    return [
         f"What would change it: at batch size {row.batch_size}, {name(row)} needs "
-        f"{row.overhead:.2f} tokens a step to break even and is given {row.acceleration_rate:.2f}"
-    )
+        f"{row.overhead:.2f} tokens a step and gets {row.acceleration_rate:.2f}."
+    ]
+
+
+def _bound(row: Comparison | None) -> list[str]:
+    """What acceptance would do, and what binds the step that decides."""
+    if row is None:
+        return []
+    words = []
     if row.required_parameter is not None:
-        sentence += f" ({row.required_parameter_name}: {row.required_parameter:.3g} would do)"
-    bound = f"; its step is bound by {row.bound}" if row.bound else ""
-    return [f"{sentence}{bound}."]
+        words.append(f"breaks even with {row.required_parameter:.3g} as {_named_parameter(row)}")
+    if row.bound:
+        words.append(f"its step is bound by {row.bound}")
+    return [f"At batch size {row.batch_size}, {name(row)}: {'; '.join(words)}."] if words else []
+
+
+def _named_parameter(row: Comparison) -> str:
+    parameter = row.required_parameter_name
+    return parameter if parameter.startswith(("the ", "each ")) else f"the {parameter}"
 
 
 def _steps(row: Comparison, rows: Sequence[Comparison]) -> list[str]:

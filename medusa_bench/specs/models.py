@@ -226,7 +226,7 @@ def _load(name_or_path: str, *, assume_llama: bool) -> ModelShape:
 
 def _read(path: Path, *, assume_llama: bool) -> ModelShape:
     config = _object(path)
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
+    name = _folder_name(path) if path.name == "config.json" else path.stem
     shape = from_config(config, name=name, where=str(path), assume_llama=assume_llama)
     beside = path.with_name("hf_quant_config.json")  # ModelOpt's, where the config says nothing
     where = path
@@ -240,3 +240,11 @@ def _read(path: Path, *, assume_llama: bool) -> ModelShape:
 
 def _object(path: Path) -> JsonObject:
     return parse_object(read_bytes(path, limits.CONFIG_BYTES), where=str(path), finite=False)
+
+
+def _folder_name(config: Path) -> str:
+    """A model's folder; in the Hugging Face cache, whose folders are revisions, its NAME."""
+    for folder in config.absolute().parents[:3]:
+        if folder.name.startswith("models--") and config.absolute().parents[1].name == "snapshots":
+            return folder.name.rpartition("--")[2].lower()
+    return config.resolve().parent.name

@@ -51,15 +51,16 @@ def mb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> R
 
 
 def test_compare_answers_first_then_shows_its_table_and_says_why(mb: Run) -> None:
-    code, out, _ = mb("compare", "--batch-size", "1,16")
+    code, out, _ = mb("compare", "--batch-size", "1,16", "--why")
     assert code == 0
     starts = (
         "At 1024 cached tokens, use ",
+        "How sure: ",
+        "What would change it: ",
         "method",
         "Simulated: ",
         "Up to where: ",
-        "How sure: ",
-        "What would change it: ",
+        "Stands on ",
     )
     found = [out.index(start) for start in starts]
     assert found == sorted(found)
@@ -143,7 +144,8 @@ def test_compare_json_holds_every_row_with_its_sources(mb: Run) -> None:
         assert row["latency_source"] == "smooth"
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
     assert [end["method"] for end in device["break_even"]] == ["medusa", "draft-model"]
-    assert len(device["verdict"]) >= 4
+    assert len(device["verdict"]) == 3
+    assert device["why"][0].startswith("Up to where: ")
 
 
 def test_engines_costs_and_whole_steps_count_unless_it_is_the_papers_gpu(mb: Run) -> None:

@@ -16,6 +16,7 @@ WITHOUT_A_HUB_NAME = [
     ("roofline", "results/paper", "--text"),
     ("compare", *TINY),
     ("compare", "--gpu", "h100-sxm", "-m", "llama-7c", *TINY),
+    ("advise", "--gpu", "h100-sxm", "-m", "llama-3-8b"),
     ("generate", "llama-7c", "--heads", "{}"),
     ("generate", "{}"),
     ("report", "results/paper", "-o", "{}/report.html"),

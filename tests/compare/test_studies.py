@@ -10,7 +10,7 @@ from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison, shown_seq_len
 from medusa_bench.compare.simulation import Variant, simulate
 from medusa_bench.compare.studies import Study
-from medusa_bench.compare.verdicts import verdict
+from medusa_bench.compare.verdicts import reasons, verdict
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.models import PRESETS
 from tests.builders.latencies import SmoothLatency
@@ -43,7 +43,7 @@ def test_nearly_best_is_within_two_per_cent_of_the_best(share: float, is_near: b
 def test_words_table_and_page_speak_of_one_length(seq_lens: tuple[int, ...], shown: int) -> None:
     found = rows(seq_lens=seq_lens)
     assert shown_seq_len(found) == shown
-    words = " ".join(verdict(found, break_even(found)))
+    words = " ".join([*verdict(found), *reasons(found, break_even(found))])
     assert f"At {shown} cached tokens" in words
     study = Study(found, [], [])
     assert all(f", {shown} cached tokens" in title for title, _ in studies.method_table(study))

@@ -11,7 +11,7 @@ from medusa_bench.compare import acceptance, methods, simulation
 from medusa_bench.compare.break_even import break_even
 from medusa_bench.compare.comparisons import Comparison, Outcome, best, by_setting
 from medusa_bench.compare.simulation import Variant
-from medusa_bench.compare.verdicts import verdict
+from medusa_bench.compare.verdicts import reasons, verdict
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.latency import Latency
 from medusa_bench.specs.models import PRESETS
@@ -27,7 +27,7 @@ def sentences(model: acceptance.AcceptanceModel, spread: float = 0.0, *counts: i
     at = partial(simulation.simulate, variants, TARGET, latency, Dtype.FLOAT16)
     rows = at(settings)
     ends = break_even(rows, at)
-    return "\n".join(verdict(rows, ends))
+    return "\n".join([*verdict(rows), *reasons(rows, ends)])
 
 
 def test_verdict_names_the_sizes_the_limit_and_what_is_needed() -> None:
@@ -35,7 +35,7 @@ def test_verdict_names_the_sizes_the_limit_and_what_is_needed() -> None:
     assert "use medusa at batch sizes 1 to 16 (64 to 32 candidates" in words
     assert "medusa stops paying at batch size " in words
     assert "come without an interval" in words
-    assert "tokens a step to break even" in words
+    assert " tokens a step and gets " in words
 
 
 def test_verdict_says_where_it_is_uncertain() -> None:
@@ -58,7 +58,7 @@ def test_verdict_warns_of_cliffs() -> None:
         replace(row, step=Latency.exact(s), vanilla=Latency.exact(1.0))
         for row, s in zip(rows, stairs.values(), strict=True)
     ]
-    assert "leaps after 24 (+50%)" in "\n".join(verdict(steps, []))
+    assert "leaps after 24 (+50%)" in "\n".join(reasons(steps, []))
 
 
 # --- every sentence, read again -------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_each_sentence_says_what_its_rows_say(rows: list[Comparison]) -> None:
     tried = sorted({row.batch_size for row in rows})
     fit = [row for row in rows if not row.unfit]
     fastest = {batch: best(group) for (batch, _), group in by_setting(fit).items()}
-    answer, *others = verdict(rows, break_even(rows))
+    answer, *others = [*verdict(rows), *reasons(rows, break_even(rows))]
     sure, _, rest = answer.partition("perhaps ")
     named: list[int] = []
     for clause, outcomes in ((sure, {Outcome.PAYS}), (rest, {Outcome.UNCERTAIN})):
@@ -141,7 +141,7 @@ def test_each_sentence_says_what_its_rows_say(rows: list[Comparison]) -> None:
     for method, batch in re.findall(r"(\S+) stops paying at batch size (\d+)", text):
         assert all(row.speedup <= 1 for row in rows_at(rows, method, int(batch), tried))
     if found := re.search(
-        r"at batch size (\d+), (\S+) with (\d+) c.* needs ([\d.]+) t.* given ([\d.]+) ", text
+        r"at batch size (\d+), (\S+) with (\d+) c.* needs ([\d.]+) t.* gets (\d+\.\d+)", text
     ):
         about = [
             row
@@ -162,14 +162,14 @@ def rows_at(rows: list[Comparison], method: str, batch: int, tried: list[int]) -
 def test_batches_with_a_gap_between_are_not_joined() -> None:
     speeds = {1: 3.0, 2: 3.0, 4: 1.0, 8: 3.0}
     rows = [made("medusa", batch, 16, rate) for batch, rate in speeds.items()]
-    assert verdict(rows, [])[0] == (
+    assert verdict(rows)[0] == (
         "At 1024 cached tokens, use medusa at batch sizes 1 to 2 (16 candidates, 1.50x); medusa at "
         "batch size 8 (16 candidates, 1.50x); vanilla decoding at batch size 4."
     )
 
 
 def test_rows_that_are_no_choice_are_not_said_to_lose() -> None:
-    answer, reason = verdict([made("medusa", 1, 16, 3.0, unfit="the model cannot")], [])
+    answer, reason = verdict([made("medusa", 1, 16, 3.0, unfit="the model cannot")])
     assert answer == (
         "At 1024 cached tokens, nothing here can be run or served: use vanilla decoding at batch "
         "size 1."
@@ -181,5 +181,14 @@ def test_methods_that_pay_with_no_size_name_the_sizes_tried() -> None:
     rows = [made("medusa", 1, 16, 3.0), made("eagle-3", 1, 60, 1.0)]
     assert (
         "eagle-3 pays with no size of those tried, 60 candidates"
-        in verdict(rows, break_even(rows))[1]
+        in reasons(rows, break_even(rows))[0]
     )
+
+
+def test_how_sure_says_what_intervals_do_and_not_what_they_do_not() -> None:
+    def of(*rates: float) -> str:
+        return verdict([made("medusa", 2**i, 16, rate) for i, rate in enumerate(rates)])[1]
+
+    assert of(3.0, 3.0) == "How sure: every interval stays above 1."
+    assert of(3.0, 1.0) == "How sure: every interval stays above 1 at batch size 1."
+    assert of(1.0, 1.0) == "How sure: no interval reaches above 1."

@@ -3,10 +3,15 @@
 import re
 from pathlib import Path
 
-from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.base.errors import MedusaBenchError, told_as
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # What loading reads. No code: *.py is not fetched at all.
+_ANSWER_TIMEOUT_S = 1.5
+_HINT = (
+    "check the name, the connection, and whether the model asks for a login (hf auth login); or "
+    "give a preset such as llama-3-8b, or the path of a config.json."
+)
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
@@ -41,6 +46,34 @@ def fetched(name: str, *, offline: bool) -> Path:
             hint="check the name, the connection, and whether the model asks for a login "
             "(hf auth login).",
         ) from None
+
+
+def fetched_config(name: str, *, offline: bool) -> Path:
+    """The config.json of a model in the local cache, downloaded alone if it is not there yet.
+
+    Raises MedusaBenchError as `fetched` does.
+    """
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return Path(cached)
+    if offline or constants.HF_HUB_OFFLINE:
+        raise MedusaBenchError(
+            f"{name} is not on disk and not in the local cache, and the hub is not to be asked.",
+            hint="leave --offline (HF_HUB_OFFLINE) out; or give a preset such as llama-3-8b, or "
+            "the path of a config.json.",
+        )
+    with told_as(f"{name} is not on disk, and the hub does not give its config.json", hint=_HINT):
+        # Asked once before the download, which would try for half a minute where no network is.
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=_ANSWER_TIMEOUT_S)
+        return Path(hf_hub_download(name, "config.json"))
 
 
 def _cached(name: str) -> Path | None:
