@@ -166,6 +166,7 @@ def _simulated(
     if not dtypes:
         return []
     dtype = max(dict.fromkeys(dtypes), key=dtypes.count)
+    gpu = folder.results.path.as_posix()  # as `compare --gpu` counts it
     settings = [(batch, seq) for seq in PAPER_SEQ_LENS for batch in PAPER_BATCH_SIZES]
     made = []
     for target in targets:
@@ -184,7 +185,8 @@ def _simulated(
                     draft,
                     acceptance,
                     asked=Asked(num_candidates=_CANDIDATES if name == "medusa" else None),
-                    papers=True,
+                    engine=named.engine_name(None, gpu=gpu),
+                    papers=named.is_papers(gpu),
                 ),
                 target,
             )
@@ -200,7 +202,15 @@ def _simulated(
         warnings += target.notes
         warnings += named.too_large(latency, target, settings, dtype)
         made.append(
-            studies.simulated(variants, target, latency, dtype, settings, warnings=warnings)
+            studies.simulated(
+                variants,
+                target,
+                latency,
+                dtype,
+                settings,
+                engine=named.engine_cost(None, None, None, gpu=gpu),
+                warnings=warnings,
+            )
         )
     return made
 

@@ -6,6 +6,7 @@ too; simulated and generated ones are never in one study.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from medusa_bench.compare.comparisons import (
     shown_seq_len,
 )
 from medusa_bench.compare.methods import medusa
+from medusa_bench.compare.serving import NO_ENGINE, EngineCost
 from medusa_bench.compare.simulation import Variant, simulate, step_costs
 from medusa_bench.compare.trees import ChosenTree, HeadAccuracy, JointFrequency, grow_for_cost
 from medusa_bench.predict.latency import LatencyModel
@@ -57,11 +59,13 @@ def simulated(
     dtype: Dtype,
     settings: Sequence[tuple[int, int]],
     *,
+    engine: EngineCost = NO_ENGINE,
     warnings: Sequence[str] = (),
 ) -> Study:
     """A study by simulation. Raises MedusaBenchError as compare.simulate does."""
-    rows = simulate(variants, target, latency, dtype, settings)
-    ends = break_even(rows, lambda tried: simulate(variants, target, latency, dtype, tried))
+    at = partial(simulate, variants, target, latency, dtype, engine=engine)
+    rows = at(settings)
+    ends = break_even(rows, at)
     return Study(rows, verdicts.verdict(rows), warnings, verdicts.reasons(rows, ends))
 
 

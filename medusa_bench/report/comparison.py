@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import TwoSlopeNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -26,38 +26,25 @@ from medusa_bench.report import style
 def break_even_map(rows: Sequence[Comparison], *, title: str) -> Figure:
     """Best speedup, and the candidates that give it, over batch_size x seq_len.
 
-    Hatched: it does not pay. "?": the 90 % interval of the speedup crosses 1. A bar over the
-    count: the step's latency leaps just after it.
+    Of several methods each cell names the one that wins. Hatched: it does not pay. "?": the 90 %
+    interval of the speedup crosses 1. A bar over the count: the step's latency leaps just after it.
     """
     cells = by_setting(rows)
     batch_sizes = sorted({batch for batch, _ in cells})
     seq_lens = sorted({seq for _, seq in cells})
     chosen = {key: best(group) for key, group in cells.items()}
+    methods = [name for name in dict.fromkeys(row.method for row in rows) if name != "vanilla"]
+    row_in = 0.24 if len(methods) < 2 else 0.3
+    figure, (left, right) = style.figure("two", height_in=row_in * len(seq_lens) + 1.1, columns=2)
+    grid = [[chosen[batch, seq] for batch in batch_sizes] for seq in seq_lens]
+    _speedup_cells(figure, left, grid)
     leaps = {key: _cliffs_of(group, chosen[key]) for key, group in cells.items()}
-    speedup = np.array([[chosen[b, s].speedup for b in batch_sizes] for s in seq_lens])
-    counts = np.array([[chosen[b, s].num_candidates for b in batch_sizes] for s in seq_lens])
-    figure, (left, right) = style.figure("two", height_in=0.24 * len(seq_lens) + 1.05, columns=2)
-    norm = TwoSlopeNorm(1.0, min(0.5, float(speedup.min())), max(1.5, float(speedup.max())))
-    image = left.imshow(speedup, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
-    figure.colorbar(image, ax=left, label="best speedup")
-    shades = right.imshow(np.log2(counts), cmap="Blues", aspect="auto", origin="lower", vmin=0)
-    bar = figure.colorbar(shades, ax=right, label="candidates of the best")
-    ticks = [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256) if t <= counts.max()]
-    bar.set_ticks([float(np.log2(t)) for t in ticks], labels=[str(t) for t in ticks])
-    for y, seq_len in enumerate(seq_lens):
-        for x, batch_size in enumerate(batch_sizes):
-            row = chosen[batch_size, seq_len]
-            mark = "?" if row.outcome is Outcome.UNCERTAIN else ""
-            dark = abs(norm(row.speedup) - 0.5) > 0.32
-            left.text(x, y, f"{row.speedup:.2f}{mark}", **_cell(dark))
-            if row.speedup <= 1:
-                left.add_patch(
-                    Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", lw=0, alpha=0.35)
-                )
-            on_edge = row.num_candidates in leaps[batch_size, seq_len]
-            dark = row.num_candidates > counts.max() ** 0.6
-            right.text(x, y, f"{row.num_candidates}{'|' if on_edge else ''}", **_cell(dark))
-    for axes, words in ((left, "best speedup"), (right, "candidates that give it")):
+    if len(methods) < 2:
+        _candidate_cells(figure, right, grid, leaps)
+    else:
+        _winner_cells(right, grid, leaps, methods)
+    winner = "candidates that give it" if len(methods) < 2 else "who wins, with how many candidates"
+    for axes, words in ((left, "best speedup"), (right, winner)):
         axes.set_xticks(range(len(batch_sizes)), [str(b) for b in batch_sizes])
         axes.set_yticks(range(len(seq_lens)), [str(s) for s in seq_lens])
         axes.set_xlabel("batch size")
@@ -65,12 +52,72 @@ def break_even_map(rows: Sequence[Comparison], *, title: str) -> Figure:
         axes.set_title(words)
         axes.tick_params(length=0)
         axes.grid(visible=False)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(f"{', '.join(methods)}: {title}", fontsize=8)
     figure.supxlabel(
         '"?": the 90 % interval crosses 1   hatched: does not pay   "|": latency leaps just after',
         fontsize=6.5,
     )
     return figure
+
+
+def _speedup_cells(figure: Figure, axes: Axes, grid: Sequence[Sequence[Comparison]]) -> None:
+    speedup = np.array([[row.speedup for row in line] for line in grid])
+    low, high = float(speedup.min()), float(speedup.max())
+    norm = TwoSlopeNorm(1.0, min(0.5, low), max(1.5, high))
+    image = axes.imshow(speedup, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
+    bar = figure.colorbar(image, ax=axes, label="best speedup")
+    if low < high:  # what occurs, of a scale that has 1 in its middle
+        bar.ax.set_ylim(low, high)
+    for y, line in enumerate(grid):
+        for x, row in enumerate(line):
+            mark = "?" if row.outcome is Outcome.UNCERTAIN else ""
+            dark = abs(norm(row.speedup) - 0.5) > 0.32
+            axes.text(x, y, f"{row.speedup:.2f}{mark}", **_cell(dark))
+            if row.speedup <= 1:
+                axes.add_patch(
+                    Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", lw=0, alpha=0.35)
+                )
+
+
+_Leaps = Mapping[tuple[int, int], Sequence[int]]
+
+
+def _candidate_cells(
+    figure: Figure, axes: Axes, grid: Sequence[Sequence[Comparison]], leaps: _Leaps
+) -> None:
+    counts = np.array([[row.num_candidates for row in line] for line in grid])
+    shades = axes.imshow(np.log2(counts), cmap="Blues", aspect="auto", origin="lower", vmin=0)
+    bar = figure.colorbar(shades, ax=axes, label="candidates of the best")
+    low, high = int(counts.min()), int(counts.max())
+    ticks = [tick for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= tick <= high]
+    bar.set_ticks([float(np.log2(tick)) for tick in ticks], labels=[str(tick) for tick in ticks])
+    if low < high:
+        bar.ax.set_ylim(np.log2(low), np.log2(high))
+    for y, line in enumerate(grid):
+        for x, row in enumerate(line):
+            axes.text(x, y, _size(row, leaps), **_cell(row.num_candidates > high**0.6))
+
+
+def _winner_cells(
+    axes: Axes, grid: Sequence[Sequence[Comparison]], leaps: _Leaps, methods: Sequence[str]
+) -> None:
+    """A colour for each method, and in each cell its name and size."""
+    colours = dict(zip(methods, style.sequence(len(methods)), strict=True))
+    colours["vanilla"] = "#FFFFFF"
+    shades = [[to_rgb(colours[row.method]) for row in line] for line in grid]
+    axes.imshow(np.array(shades), aspect="auto", origin="lower", alpha=0.55)
+    for y, line in enumerate(grid):
+        for x, row in enumerate(line):
+            words = f"{row.method[:_NAME_LENGTH]}\n{_size(row, leaps)}"
+            axes.text(x, y, words, **_cell(dark=False) | {"fontsize": 5, "linespacing": 1.0})
+
+
+_NAME_LENGTH = 9  # as fits into a cell
+
+
+def _size(row: Comparison, leaps: _Leaps) -> str:
+    on_edge = row.num_candidates in leaps[row.batch_size, row.seq_len]
+    return f"{row.num_candidates}{'|' if on_edge else ''}"
 
 
 def _cell(dark: bool) -> dict[str, Any]:
@@ -117,7 +164,8 @@ def over_candidates(
     ):
         _line(first, smallest, values, colour=colour, index=index, label=label)
     _band(first, smallest, style.LIGHT)
-    for count in cliffs({row.num_candidates: row.step.latency_s for row in smallest}):
+    steps = {row.num_candidates: row.step.latency_s for row in smallest if row.num_candidates > 1}
+    for count in cliffs(steps):
         first.axvline(count, color=style.FAINT, lw=0.8, ls=":")
     first.set_title(f"batch size {batch_sizes[0]}, {seq_len} cached tokens")
     first.set_ylabel("ratio to vanilla decoding")
@@ -132,11 +180,22 @@ def over_candidates(
     for axes in panels:
         axes.axhline(1, color=style.VANILLA_COLOR, lw=0.8)
         axes.set_xlabel("candidates, the root included")
+        _candidate_axis(axes, [row.num_candidates for row in smallest])
         bottom, top = axes.get_ylim()
         axes.set_ylim(min(bottom, 0.9), top + 0.65 * (top - bottom))  # room for the legend
     first.legend(loc="upper left")
     figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _candidate_axis(axes: Axes, counts: Sequence[int]) -> None:
+    """Doubling where the grid is dense at its start; even where it is even, as the paper's is."""
+    if len(counts) < 3 or counts[1] - counts[0] >= 8 or counts[-1] < 32:
+        return
+    axes.set_xscale("log", base=2)
+    ticks = [2**n for n in range(11) if counts[0] <= 2**n <= counts[-1]]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
 
 
 def _family(
@@ -190,7 +249,6 @@ def _line(
         marker=style.sequence_marker(index),
         fillstyle=style.FILL_STYLES[curve[0].source],
         ms=3.2,
-        markevery=(index % 4, max(1, len(counts) // 8)),
         label=label,
     )
 
@@ -242,8 +300,10 @@ def draft_grid(
     axes.set_xlabel("drafted tokens per step")
     axes.set_ylabel("speedup over vanilla decoding")
     axes.set_title(title)
-    axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.1 * (len(drafts) + 1) * (high - low))  # room for the legend
     axes.legend()
     return figure
 
@@ -286,14 +346,16 @@ def tree(
     )
     for path in shown.paths:
         if rates and (len(path) == 1 or path in likely) and probability[path] >= 0.02:
-            # On the side that the edge from its parent does not come from.
-            side = -1 if across[path] < across[path[:-1]] else 1
+            # Where no edge is: those of the parent's other children pass on the right of a node
+            # that is on its right, and its own edge comes from above.
+            left_of_parent = across[path] < across[path[:-1]]
             axes.annotate(
                 f"{probability[path]:.2f}".lstrip("0"),
                 (across[path], -len(path)),
-                xytext=(side * (3 + 4 * probability[path]), 2.5),
+                xytext=(-(3 + 4 * probability[path]), 2.5 if left_of_parent else -1.5),
                 textcoords="offset points",
-                ha="right" if side < 0 else "left",
+                ha="right",
+                va="baseline" if left_of_parent else "center",
                 fontsize=6.5,
             )
     axes.set_yticks(

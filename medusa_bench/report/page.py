@@ -25,6 +25,7 @@ from medusa_bench.predict.latency import LatencyModel
 from medusa_bench.report import page_data
 from medusa_bench.report.page_data import Folder
 from medusa_bench.results.rows import QualityFlag
+from medusa_bench.specs.ceilings import Bound
 
 _HERE = Path(__file__).parent
 _SCRIPTS = (  # in this order: later ones use the earlier
@@ -70,6 +71,7 @@ def render(
             scripts=scripts,
             data=_json(data),
             command=command,
+            answer=_answer(compared, folders),
             folders=[
                 _FolderText.of(folder, title, flag_words)
                 for folder, title in zip(folders, titles, strict=True)
@@ -104,9 +106,19 @@ def _import(name: str) -> Any:
 def _environment() -> Any:
     """Templates in which every value is escaped unless it says otherwise."""
     jinja2 = _import("jinja2")
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["portable"] = portable
+    return environment
+
+
+_FOLDERS = re.compile(r"(?<![\w.~/:)])(?:~|\.{1,2})?/(?:[\w.@+~-]+/)+(?=[\w.@+~-])")
+
+
+def portable(text: str) -> str:
+    """The text without the folders of absolute paths: a page for others tells no machine's."""
+    return _FOLDERS.sub("", text)
 
 
 def _bokeh() -> list[str]:
@@ -115,9 +127,22 @@ def _bokeh() -> list[str]:
     return [script.replace("</script", "<\\/script") for script in resources.js_raw]
 
 
+def _without_folders(value: Any) -> Any:
+    match value:
+        case str():
+            return portable(value) if "/" in value else value
+        case dict():
+            return {name: _without_folders(each) for name, each in value.items()}
+        case list() | tuple() if any(isinstance(each, str | dict | list) for each in value):
+            return [_without_folders(each) for each in value]
+    return value
+
+
 def _json(value: Any) -> str:
     """JSON that can stand in a script element: no letter in it can end one."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        _without_folders(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
@@ -144,6 +169,13 @@ def _hash(content: str) -> str:
 # -- words --------------------------------------------------------------------------------------
 
 
+def _answer(compared: Sequence[Study], folders: Sequence[Folder]) -> str:
+    """The sentence that the page begins with: the first verdict's, or how much was measured."""
+    if compared:
+        return compared[0].verdict[0]
+    return _roofline_words(folders[0])[0] if folders else ""
+
+
 @dataclass(frozen=True)
 class _FolderText:
     """A results folder in words."""
@@ -151,6 +183,7 @@ class _FolderText:
     title: str
     provenance: str
     verdict: Sequence[str]
+    reasons: Sequence[str]
     environment: Sequence[tuple[str, str]]
     flags: Sequence[tuple[int, str, str, str]]
     missing: Sequence[tuple[int, str]]
@@ -171,6 +204,7 @@ class _FolderText:
             title=title,
             provenance=results.provenance,
             verdict=_roofline_words(folder),
+            reasons=(),
             environment=_environment_of(folder),
             flags=[(n, flag, *flag_words[flag]) for flag, n in counts.most_common()],
             missing=[(n, reason) for reason, n in missing.most_common()],
@@ -211,10 +245,13 @@ def _roofline_words(folder: Folder) -> list[str]:
     which = "measured roof" if folder.results.roof else "datasheet's roof"
     shares: dict[str, list[float]] = {}
     bounds: Counter[str] = Counter()
+    known: dict[int, tuple[float | None, Bound | None]] = {}  # points of one task share a summary
     for each in have:
         share, bound = each.roof_fraction, each.bound
         if folder.results.roof is None:
-            share, bound = page_data.of_datasheet(folder.profile, each)
+            if (key := id(each.summary)) not in known:
+                known[key] = page_data.of_datasheet(folder.profile, each)
+            share, bound = known[key]
         if share is not None and bound is not None:
             shares.setdefault(each.point.operator.family, []).append(share)
             bounds[bound] += 1

@@ -19,6 +19,7 @@ from medusa_bench.specs.columns import Products
 from medusa_bench.specs.profiles import DeviceProfile
 
 Json = dict[str, Any]
+MAX_POINTS = 30_000  # on one page: more take a browser seconds, and megabytes
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,35 @@ def titles(folders: Sequence[Folder]) -> list[str]:
     ]
 
 
+def thinned(points: Sequence[ResultPoint], limit: int = MAX_POINTS) -> Sequence[ResultPoint]:
+    """At most that many points: every second value of the setting with most values left out, again
+    and again, so that what is left can still be followed along each setting."""
+    while len(points) > limit:
+        values = {name: _values(points, name) for name in _THINNED}
+        name = max(_THINNED, key=lambda each: len(values[each]))
+        if len(values[name]) < 3:
+            return points[:: -(-len(points) // limit)]
+        kept = {*values[name][::2], values[name][-1]}
+        points = [each for each in points if getattr(each.point.setting, name) in kept]
+    return points
+
+
+_THINNED = ("batch_size", "seq_len", "num_candidates")
+
+
+def _values(points: Sequence[ResultPoint], name: str) -> list[int]:
+    return sorted({getattr(each.point.setting, name) for each in points})
+
+
 def columns(folders: Sequence[Folder]) -> Json:
-    """Every logical point of the folders, with a number or with the reason why it has none."""
+    """The logical points of the folders, with a number or the reason why there is none, thinned
+    where they are many; `num_points` counts them all."""
     names = _Names()
     tasks = _Tasks()
     points: dict[str, list[int]] = {name: [] for name in _POINT_COLUMNS}
-    for index, folder in enumerate(folders):
-        for each in folder.points:
+    shown = [thinned(folder.points, MAX_POINTS // len(folders)) for folder in folders]
+    for index, (folder, of_folder) in enumerate(zip(folders, shown, strict=True)):
+        for each in of_folder:
             setting = each.point.setting
             row = (
                 index,
@@ -84,9 +107,10 @@ def columns(folders: Sequence[Folder]) -> Json:
         "names": names.by_column,
         "families": {
             each.point.operator.name: each.point.operator.family
-            for folder in folders
-            for each in folder.points
+            for of_folder in shown
+            for each in of_folder
         },
+        "num_points": sum(len(folder.points) for folder in folders),
         "tasks": tasks.columns,
         "points": points,
     }
@@ -155,11 +179,14 @@ def slowest(folder: Folder, latency: LatencyModel, count: int = 12) -> Json:
 
     What the model does not explain is the rest, and may be negative.
     """
-    by_task: dict[object, list[ResultPoint]] = {}
+    by_summary: dict[int, list[ResultPoint]] = {}
     for each in folder.points:
         if each.summary:
-            key = (each.point.product, each.point.dtype, each.timing)
-            by_task.setdefault(key, []).append(each)
+            by_summary.setdefault(id(each.summary), []).append(each)
+    by_task: dict[object, list[ResultPoint]] = {}
+    for group in by_summary.values():
+        key = (group[0].point.product, group[0].point.dtype, group[0].timing)
+        by_task.setdefault(key, []).extend(group)
     alike = sorted(by_task.values(), key=lambda group: -_latency_s(group[0]))[:count]
     columns: Json = {"label": [], "latency_s": []} | {name: [] for name in _PARTS}
     for group in alike:

@@ -151,8 +151,11 @@ function refresh() {
   path.data = { x: [], y: [] };
   current = null;
   byId("followed").replaceChildren();
+  const thinned = numPoints < data.num_points
+    ? ` This page holds ${numPoints.toLocaleString("en")} of ${data.num_points.toLocaleString("en")} points, every second value of the longest settings left out; the results folder has all.`
+    : "";
   byId("shown").textContent =
-    `${chosenPoints.length.toLocaleString("en")} of ${withNumber.length.toLocaleString("en")} points with a number are shown.`;
+    `${chosenPoints.length.toLocaleString("en")} of ${withNumber.length.toLocaleString("en")} points with a number are shown.${thinned}`;
   drawLegend(chosenPoints);
 }
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import matplotlib as mpl
@@ -101,11 +102,14 @@ def _limits(panels: Sequence[Panel]) -> tuple[tuple[float, float], tuple[float, 
     return (left, min(ys) / 2), (right, max(tops) * _HEADROOM)
 
 
+_TITLE_LENGTH = 56  # characters above an axes one column wide
+
+
 def _draw_title(ax: Axes, panel: Panel) -> None:
     """Above the axes: what is shown, where it comes from, and the roofs in numbers."""
     legend = ax.legend(
         handles=[line for line in ax.lines if str(line.get_label()) in _ceiling_labels(panel)],
-        title="\n".join(panel.title),
+        title="\n".join(shorten(line, _TITLE_LENGTH, placeholder=" ...") for line in panel.title),
         loc="lower left",
         bbox_to_anchor=(0, 1),
         alignment="left",
@@ -114,7 +118,7 @@ def _draw_title(ax: Axes, panel: Panel) -> None:
         handlelength=2.2,
         handletextpad=0.5,
         labelspacing=0.25,
-        title_fontproperties={"size": mpl.rcParams["axes.titlesize"]},
+        title_fontproperties={"size": mpl.rcParams["font.size"]},
     )
     legend.set_in_layout(True)
 

@@ -152,15 +152,12 @@ class Panel:
 
     @property
     def title(self) -> tuple[str, ...]:
-        """Lines that say what is shown and where the numbers come from: never without the last."""
+        """Two lines: what is shown, and where the numbers come from."""
         if self.provenance is None:
             return (self.device, self.dtype)
-        return (
-            self.model + (f", {self.group}" if self.group else ""),
-            self.device,
-            f"{self.provenance}, {self.timing} times, {self.dtype}",
-            *((self.source,) if self.source else ()),
-        )
+        shown = (self.model, *([self.group] if self.group else []), f"on {self.device}")
+        origin = f"{self.provenance}, {self.timing} times, {self.dtype}"
+        return (" ".join(shown), f"{origin}; {self.source}" if self.source else origin)
 
 
 @dataclass(frozen=True, slots=True)

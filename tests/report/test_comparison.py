@@ -54,6 +54,29 @@ def test_map_marks_a_best_count_just_below_a_leap() -> None:
     assert set(texts(comparison.break_even_map(rows, title="t"), 1)) == {"16|"}
 
 
+def test_map_of_several_methods_names_the_winner_of_each_cell() -> None:
+    rows = medusa_rows()
+    slower = [replace(row, method="eagle-3", acceleration_rate=1.05) for row in rows]
+    better = [replace(row, acceleration_rate=9.0) for row in slower if row.batch_size == 8]
+    figure = comparison.break_even_map([*rows, *slower, *better], title="on a card")
+    winners = [best(group).method for group in by_setting([*rows, *slower, *better]).values()]
+    assert {"medusa", "eagle-3"} <= set(winners)
+    assert [text.partition("\n")[0] for text in texts(figure, 1)] == winners
+    assert figure.get_suptitle() == "medusa, eagle-3: on a card"
+
+
+def test_colour_bar_of_the_map_holds_what_occurs_and_no_more() -> None:
+    rows = medusa_rows()
+    speedups = [best(group).speedup for group in by_setting(rows).values()]
+    bar = comparison.break_even_map(rows, title="t").axes[2]
+    assert bar.get_ylim() == (min(speedups), max(speedups))
+
+
+def test_every_point_of_a_curve_is_marked() -> None:
+    for line in comparison.over_candidates(medusa_rows(), title="t").axes[1].get_lines():
+        assert line.get_markevery() is None
+
+
 def test_curves_are_the_rows_and_reported_points_stand_beside_them() -> None:
     rows = medusa_rows()
     figure = comparison.over_candidates(rows, title="t", reported={8: {16: 1.8}})

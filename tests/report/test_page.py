@@ -18,7 +18,7 @@ from medusa_bench.compare.methods import draft_model, medusa
 from medusa_bench.compare.simulation import Variant
 from medusa_bench.predict.priors import calibrated
 from medusa_bench.report import page
-from medusa_bench.report.page_data import Folder
+from medusa_bench.report.page_data import Folder, columns, thinned
 from medusa_bench.results import folders as result_folders
 from medusa_bench.results.flags import WORDS
 from medusa_bench.results.reading import Results, export_rows
@@ -491,6 +491,71 @@ def test_command_writes_a_page_of_folders_and_documents(
     arguments = ["report", paper_grid.RESULTS, str(document), "-m", "llama-7b", "-o", str(output)]
     assert cli.run(arguments) == 0
     text = html.unescape(output.read_text())
-    assert f"medusa-bench report {paper_grid.RESULTS} {document} -m llama-7b -o {output}" in text
+    names = f"{paper_grid.RESULTS} {document.name} -m llama-7b -o {output.name}"
+    assert f"medusa-bench report {names}" in text
+    assert str(tmp_path) not in text
     assert "NVIDIA A100 80GB PCIe (reported)" in text
     assert f"Wrote {output}" in capsys.readouterr().err
+
+
+def test_page_begins_with_the_answer_and_keeps_its_reasons_folded(
+    study: studies.Study, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page.render([], [study], command="medusa-bench report", flag_words=WORDS))
+    chromium.open(path, width=400)
+    assert chromium.text(".answer") == study.verdict[0]
+    size = "return parseFloat(getComputedStyle(document.querySelector(arguments[0])).fontSize)"
+    assert chromium.js(size, ".answer") > 1.2 * chromium.js(size, "#verdict p")
+    assert study.reasons[0] not in chromium.text("#verdict")
+    chromium.js("document.querySelector('#verdict details').open = true")
+    assert all(each in chromium.text("#verdict") for each in study.reasons)
+
+
+def test_a_phone_shows_the_speedup_of_every_method(
+    study: studies.Study, tmp_path: Path, chromium: Browser
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page.render([], [study], command="medusa-bench report", flag_words=WORDS))
+    chromium.open(path, width=400)
+    ends = chromium.js(
+        "return [...document.querySelectorAll('#methods td b')]"
+        ".map(cell => cell.getBoundingClientRect().right)"
+    )
+    assert ends
+    assert max(ends) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("medusa-bench report /home/me/a/results/h100 -o=/tmp/x/page.html", "report h100 -o=page"),
+        ("measured: ../../other/h100", "measured: h100"),
+        ("~/models/llama/config.json", "config.json"),
+        ("results/paper, 3.2 TFLOP/s, 1/2", "results/paper, 3.2 TFLOP/s, 1/2"),
+        ("https://example.org/a/b.html", "https://example.org/a/b.html"),
+    ],
+)
+def test_no_folder_of_this_machine_is_told(text: str, told: str) -> None:
+    assert told in page.portable(text)
+    assert "/home" not in page.portable(text)
+
+
+def test_many_points_are_thinned_with_whole_series_left_and_the_count_said() -> None:
+    folder = Folder.of(result_folders.load(paper_grid.RESULTS))
+    assert thinned(folder.points, len(folder.points)) is folder.points
+    few = thinned(folder.points, 60)
+    assert 0 < len(few) <= 60
+
+    def of(name: str, points: object) -> set[int]:
+        return {getattr(each.point.setting, name) for each in points}  # type: ignore[attr-defined]
+
+    for each in folder.points:  # a setting whose values are all left is left at every point
+        there = all(
+            getattr(each.point.setting, name) in of(name, few)
+            for name in ("batch_size", "seq_len", "num_candidates")
+        )
+        assert there == (each in few)
+    for name in ("seq_len", "num_candidates"):
+        assert {min(of(name, folder.points)), max(of(name, folder.points))} <= of(name, few)
+    assert columns([folder])["num_points"] == len(folder.points)

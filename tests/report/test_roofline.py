@@ -510,7 +510,7 @@ def test_the_newest_results_are_drawn_in_the_terminal_with_their_table(
     assert run(["roofline", "--operator", "mlp"]) == 0
     captured = capsys.readouterr()
     assert "The newest results: results/synthetic" in captured.err
-    assert "llama-7b, Synthetic, measured, kernel times, float16" in captured.out
+    assert "llama-7b on Synthetic, measured, kernel times, float16" in captured.out
     rows = [line.split() for line in captured.out.splitlines()]
     assert "b up/gate/down ar 4 1.00..62.7 1.28 T..80.2 T 80% (80..80%)".split() in rows
     assert max(map(len, captured.out.splitlines())) <= 80
