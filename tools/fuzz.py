@@ -263,6 +263,7 @@ def output_of(*arguments: str) -> bytes:
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BEFORE = _ROOT / "tests/fixtures/before-packages"
+_A100 = ("--gpu", "a100-80gb-pcie")
 _ONE = ("-b", "1", "-s", "128")
 _VLLM_LOG = (
     "SpecDecoding metrics: Mean acceptance length: 2.60, Accepted throughput: 9.1 tokens/s, "
@@ -376,7 +377,7 @@ def quick_kinds() -> Iterator[Kind]:
         {f"{name}.json": json.dumps(config).encode() for name, config in _CONFIGS.items()},
         command("operators", "-m", "{}", *_ONE, "--json"),
         command("operators", "-m", "{}"),
-        command("compare", "-m", "{}", *_ONE),
+        command("compare", "--gpu", "paper", "-m", "{}", *_ONE),
         command("sweep", "-m", "{}", *_ONE, "--dry-run", "--device", "cpu"),
     )
     yield from _of_files(
@@ -385,7 +386,9 @@ def quick_kinds() -> Iterator[Kind]:
         | {name: text.encode() for name, text in _ENGINES_SAY.items()}
         | {"rates.csv": b"num_candidates,acceleration_rate\n1,1.0\n4,2.2\n16,3.1\n"},
         command("acceptance", "{}", "--json"),
-        command("compare", "--acceptance", "{}", "--method", "medusa", *_ONE, "--json"),
+        command(
+            "compare", "--gpu", "paper", "--acceptance", "{}", "--method", "medusa", *_ONE, "--json"
+        ),
     )
     yield from _of_files(
         "accuracy",
@@ -397,8 +400,10 @@ def quick_kinds() -> Iterator[Kind]:
             "heads.csv": b"head,top_k,cumulative_accuracy\n1,1,0.6\n1,2,0.7\n2,1,0.4\n",
         },
         command("tree", "--accuracy", "{}", "-q", "16", "--json"),
-        command("compare", "--acceptance", "tree:{}", "--method", "medusa", *_ONE),
-        command("schedule", "--acceptance", "{}", "--method", "medusa", "--engine", "json"),
+        command(
+            "compare", "--gpu", "paper", "--acceptance", "tree:{}", "--method", "medusa", *_ONE
+        ),
+        command("schedule", *_A100, "--acceptance", "{}", "--method", "medusa", "--engine", "json"),
     )
     yield from _of_files(
         "tree",
@@ -409,7 +414,7 @@ def quick_kinds() -> Iterator[Kind]:
         "schedule",
         {
             f"{engine}.json": output_of(
-                "schedule", "--engine", engine, "--method", method, "--max-batch-size", "8"
+                "schedule", *_A100, "--engine", engine, "--method", method, "--max-batch-size", "8"
             )
             for engine, method in (
                 ("vllm", "draft-model"),
@@ -420,7 +425,7 @@ def quick_kinds() -> Iterator[Kind]:
             )
         },
         _read_schedule,
-        command("schedule", "--check", "{}", "--max-batch-size", "4"),
+        command("schedule", *_A100, "--check", "{}", "--max-batch-size", "4"),
     )
     yield from _of_files(
         "calibration",
@@ -429,7 +434,7 @@ def quick_kinds() -> Iterator[Kind]:
     )
     yield from _of_files(
         "comparison",
-        {"compare.json": output_of("compare", *_ONE, "--json")},
+        {"compare.json": output_of("compare", "--gpu", "paper", *_ONE, "--json")},
         lambda path: [studies.columns(study) and None for study in studies.read(path)],
     )
     yield from _of_files(
