@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from medusa_bench.results.codec import Run
 from medusa_bench.results.rows import (
@@ -32,6 +33,9 @@ from medusa_bench.results.rows import (
 )
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,12 @@ class Results:
         if failure := self.failures.get(task):
             return f"{failure.kind}: {failure.reason}" if failure.reason else failure.kind
         return self.skips.get(task, "not measured")
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a logical point in EXPORT_COLUMNS, SI units in the names; NaN where unknown."""
+        import pandas as pd
+
+        return pd.DataFrame(list(export_rows(self)), columns=list(EXPORT_COLUMNS))
 
 
 def _summarise_estimates(estimates: list[Estimate]) -> Summary:

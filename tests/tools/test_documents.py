@@ -35,7 +35,7 @@ def test_packages_of_the_page_are_those_of_the_house() -> None:
     house = ROOT / "medusa_bench"
     assert floors == {path.name for path in house.iterdir() if path.is_dir()} - {"__pycache__"}
     files = {path.name for path in house.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__main__.py", "py.typed"}
+    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
 
 
 def test_citation_names_the_paper_and_our_version() -> None:
