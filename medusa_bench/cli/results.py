@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -260,11 +261,27 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
         f"distinct products, dtypes and timings: {len(results.summaries):,}."
     )
     out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
+    line(_summary(have))
     for reason, count in Counter(each.reason for each in points if not each.summary).most_common():
         line(f"{count:,} without a number: {reason}")
     for flag, count in _flag_counts(points):
         means, remedy = WORDS[flag]
         line(f"{count:,} {flag}: {means}; {remedy}.")
+
+
+def _summary(have: Sequence[ResultPoint]) -> str:
+    """How far under the roof the points are, and how many of them are in doubt, in one line."""
+    shares = sorted(each.roof_fraction for each in have if each.roof_fraction is not None)
+    doubted = sum(bool(each.flags) for each in have)
+    doubts = (
+        f"{doubted:,} of {len(have):,} points are in doubt." if doubted else "None is in doubt."
+    )
+    if not shares:
+        return doubts
+    return (
+        f"Of the measured roof {median(shares):.0%} is reached in the median, {shares[0]:.0%} to "
+        f"{shares[-1]:.0%}. {doubts}"
+    )
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:
@@ -282,7 +299,7 @@ def _environment(results: Results) -> list[tuple[str, str]]:
 
 
 _OPERATOR_COLUMNS = (
-    "model", "operator", "phase", "dtype", "timing", "points", "fastest", "slowest",
+    "model", "operators", "phase", "dtype", "timing", "points", "fastest", "slowest",
     "best FLOP/s", "of roof",
 )  # fmt: skip
 
@@ -291,7 +308,7 @@ def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
     groups: dict[tuple[str, ...], list[ResultPoint]] = {}
     for each in points:
         point = each.point
-        names = (point.shape.name, point.operator.name, point.setting.phase)
+        names = (point.shape.name, point.operator.family, point.setting.phase)
         groups.setdefault((*names, point.dtype, each.timing), []).append(each)
     for key, group in groups.items():
         latencies_s = [each.summary.latency_s for each in group if each.summary]

@@ -189,6 +189,9 @@ def busy_shares(
     return shares
 
 
+_CONTENDED_SHARE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What has happened to this process so far, to be subtracted from a later reading."""
@@ -212,15 +215,16 @@ class Usage:
         return (later.waited_s - self.waited_s + later.steal_s - self.steal_s) / elapsed_s
 
     def was_contended(self, later: "Usage") -> bool:
-        """Whether others took the processor away for over 2 % of the time between two readings.
+        """Whether others took the processor away for over a tenth of the time between two readings.
 
-        Steal time comes in ticks of 10 ms: one tick says nothing.
+        Less disturbs so few of the samples that their median stands, and comes with any machine
+        that is on. Steal time comes in ticks of 10 ms: one tick says nothing.
         """
         elapsed_s = max(later.at_s - self.at_s, 1e-9)
         waited_s = later.waited_s - self.waited_s
         steal_s = later.steal_s - self.steal_s
-        return (waited_s > 0.0005 and waited_s > 0.02 * elapsed_s) or (
-            steal_s > 0.015 and steal_s > 0.02 * elapsed_s
+        return (waited_s > 0.001 and waited_s > _CONTENDED_SHARE * elapsed_s) or (
+            steal_s > 0.015 and steal_s > _CONTENDED_SHARE * elapsed_s
         )
 
 

@@ -36,6 +36,7 @@ class StoppingRule:
 
     tolerance: float  # half-width of the median's 95 % interval, as a share of the median
     batch_s: float  # calls shorter than this are averaged over about this long; 0: never
+    doubted: float | None = None  # half-width that is a doubt at the budget's end; None: tolerance
 
     def num_calls(self, estimate_s: float) -> int:
         """Calls in one sample, for calls of about estimate_s."""
@@ -98,7 +99,8 @@ def _collect(
                 return ()
             next_look = ceil(len(samples_s) * 1.1)
         if len(samples_s) >= MIN_SAMPLES and is_over(1.0):
-            return () if is_closed(samples_s, rules.tolerance) else (QualityFlag.UNSTABLE,)
+            known = is_closed(samples_s, rules.doubted or rules.tolerance)
+            return () if known else (QualityFlag.UNSTABLE,)
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ WORDS: Mapping[QualityFlag, tuple[str, str]] = {
         "measure on a quiet machine; `medusa-bench doctor` says what runs",
     ),
     QualityFlag.DRIFTED: (
-        "the device's speed moved by over 3 % around this point",
+        "the device's speed moved around this point (a GPU's by over 3 %, a CPU's by over 25 %)",
         "let it warm up, and measure again",
     ),
     QualityFlag.INACCURATE: (

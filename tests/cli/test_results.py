@@ -250,3 +250,23 @@ def test_a_row_of_many_doubts_is_written_in_words(tmp_path: Path) -> None:
         writer.extend(rows)
     point = folders.load(tmp_path).points()[0]
     assert point.flags == (QualityFlag.THROTTLED, QualityFlag.ABOVE_ROOF)
+
+
+def test_table_is_of_families_and_ends_with_one_line_of_summary(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from medusa_bench.results import folders
+    from tests.builders.results import fake_results
+
+    results = fake_results(tmp_path / "fake")
+    cli.run(["results", "show", str(results.path)])
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("model"))
+    points = folders.load(results.path).points()
+    families = {(each.point.operator.family, each.point.setting.phase) for each in points}
+    rows = [line.split()[1:3] for line in lines[start + 1 : start + 1 + len(families)]]
+    assert {(family, phase) for family, phase in rows} == families
+    doubted = sum(bool(each.flags) for each in points if each.summary)
+    said = f"{doubted:,} of " if doubted else "None is in doubt."
+    assert lines[start + 1 + len(families)].startswith("Of the measured roof ")
+    assert said in lines[start + 1 + len(families)]

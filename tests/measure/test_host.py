@@ -141,9 +141,11 @@ def test_busy_shares_are_of_the_window_and_of_allowed_processors() -> None:
     [
         (0.05, 0.0, 0.0, False),
         (0.05, 0.0004, 0.0, False),
-        (0.05, 0.002, 0.0, True),
+        (0.05, 0.002, 0.0, False),
+        (0.05, 0.006, 0.0, True),
         (1.0, 0.015, 0.0, False),
-        (1.0, 0.03, 0.0, True),
+        (1.0, 0.13, 0.0, True),
+        (1.0, 0.03, 0.0, False),
         (0.05, 0.0, 0.01, False),  # one tick says nothing
         (0.05, 0.0, 0.02, True),
         (10.0, 0.0, 0.05, False),

@@ -117,6 +117,15 @@ def test_noise_that_does_not_close_ends_at_the_budget_as_unstable() -> None:
     assert 0.05 <= timer.now_s < 0.06
 
 
+def test_noise_within_what_is_doubted_uses_the_budget_and_is_no_doubt() -> None:
+    for width, flags in ((0.3, ()), (2.0, (QualityFlag.UNSTABLE,))):
+        noise = random.Random(1)
+        timer = FakeTimer(lambda _, width=width, noise=noise: 4e-3 * noise.uniform(1, 1 + width))
+        rules = StoppingRule(tolerance=0.005, batch_s=0.0, doubted=0.1)
+        assert run(timer, rules, budget_s=0.1).flags == flags
+        assert timer.now_s >= 0.1
+
+
 def test_a_drift_is_not_taken_for_settled_noise() -> None:
     timer = FakeTimer(lambda index: 1e-4 * (1 + index / 1000))
     assert run(timer, EAGER, budget_s=0.05).flags == (QualityFlag.UNSTABLE,)
