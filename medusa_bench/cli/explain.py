@@ -8,6 +8,7 @@ import click
 from medusa_bench.base.errors import InvalidFileError
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON, Whole
+from medusa_bench.cli.progress import busy
 from medusa_bench.results.rows import Timing
 
 
@@ -28,8 +29,9 @@ def command(results: Path, num_points: int, as_json: bool) -> None:
     from medusa_bench.predict import attribution, choosing
     from medusa_bench.results import folders
 
-    folder = folders.load(results)
-    timings = {each.timing for each in folder.points() if each.summary is not None}
+    with busy(f"Reading {results}"):
+        folder = folders.load(results)
+        timings = {each.timing for each in folder.points() if each.summary is not None}
     if not timings:
         raise InvalidFileError(f"{results} holds no number to explain.")
     calibrations = {
@@ -37,8 +39,9 @@ def command(results: Path, num_points: int, as_json: bool) -> None:
         for timing in Timing
         if timing in timings
     }
-    explained = attribution.explain(folder, calibrations)
-    found = attribution.findings(explained)
+    with busy("Explaining"):
+        explained = attribution.explain(folder, calibrations)
+        found = attribution.findings(explained)
     if not as_json:
         for note in folder.notes:
             console.warn(note)

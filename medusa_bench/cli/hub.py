@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medusa_bench.cli import console
+from medusa_bench.cli.progress import busy
 from medusa_bench.specs import models
 from medusa_bench.specs.shapes import ModelShape
 
@@ -38,5 +38,5 @@ def located(name: str, *, offline: bool) -> str:
         return name
     if not hub.is_name(name) or name.endswith(".json"):
         return name
-    with console.stderr().status(f"Looking for {name} in the cache and on the hub"):
+    with busy(f"Looking for {name} in the cache and on the hub"):
         return str(hub.fetched_config(name, offline=offline))

@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from medusa_bench.cli import console
 
@@ -42,6 +50,20 @@ def progress(what: str, total: float) -> Iterator[Advance]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield Advance(err, lambda amount: bar.advance(task, amount))
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A turning wheel with the seconds so far, for what may take over a second and tells no share;
+    nothing where stderr is no terminal."""
+    err = console.stderr()
+    if not err.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as wheel:
+        wheel.add_task(what, total=None)
+        yield
 
 
 class _Log:

@@ -66,7 +66,7 @@ def command(
     and its scripts, asks for nothing from anywhere, and opens in any browser. The verdict is
     printed too.
     """
-    from medusa_bench.cli.progress import progress
+    from medusa_bench.cli.progress import busy, progress
     from medusa_bench.compare import studies
     from medusa_bench.report import page
     from medusa_bench.report.page_data import Folder
@@ -78,7 +78,8 @@ def command(
         if Path(name).is_file():
             given += studies.read(Path(name))
         else:
-            folders.append(Folder.of(result_folders.load(name)))
+            with busy(f"Reading {name}"):
+                folders.append(Folder.of(result_folders.load(name)))
     simulated: list[Study] = []
     latencies = [_latency_model(folder) for folder in folders]
     with progress("Comparing", max(1, len(folders))) as advance:

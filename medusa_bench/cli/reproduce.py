@@ -11,6 +11,7 @@ from medusa_bench.base.exits import markdown_cell
 from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import JSON, Whole
+from medusa_bench.cli.progress import busy
 
 if TYPE_CHECKING:
     from medusa_bench.paper.claims import ClaimResult
@@ -73,10 +74,11 @@ def command(
     from medusa_bench.paper import reproduction as paper
     from medusa_bench.results import folders as result_folders
 
-    measured = [result_folders.load(folder) for folder in folders]
     chosen = acceptance.parse(law)
-    reproduction = paper.reproduce(measured, law=chosen, num_seeds=seeds)
-    found = claims.judge(reproduction)
+    with busy("Reproducing the paper"):
+        measured = [result_folders.load(folder) for folder in folders]
+        reproduction = paper.reproduce(measured, law=chosen, num_seeds=seeds)
+        found = claims.judge(reproduction)
     for caveat in acceptance.caveats(
         chosen, sorted({r.num_candidates for r in reproduction.speedups})
     ):

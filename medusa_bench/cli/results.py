@@ -14,6 +14,7 @@ from medusa_bench.base.exits import csv_cell, markdown_cell
 from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import Number
+from medusa_bench.cli.progress import busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -187,7 +188,8 @@ def _load(folder: str) -> Results:
     """The folder's results, with a warning where lines are damaged."""
     from medusa_bench.results import folders as result_folders
 
-    results = result_folders.load(folder)
+    with busy(f"Reading {folder}"):
+        results = result_folders.load(folder)
     if results.damages:
         console.warn(
             f"{folder}: damaged lines, left out: {len(results.damages)}; "

@@ -10,6 +10,7 @@ import click
 
 from medusa_bench.cli import console, here
 from medusa_bench.cli.options import COUNTS, DTYPE, JSON, MODELS, OPERATORS, PHASES, Whole
+from medusa_bench.cli.progress import busy
 
 if TYPE_CHECKING:
     from medusa_bench.report.series import By, Dot, Panel, Selection, Source
@@ -122,7 +123,8 @@ def _sources(folders: Sequence[str], profiles: "Sequence[DeviceProfile]") -> "li
         folders = [here.newest()] if not profiles or here.newest_results() else []
     sources = []
     for folder in folders:
-        results = result_folders.load(folder)
+        with busy(f"Reading {folder}"):
+            results = result_folders.load(folder)
         environment = results.environment
         sources.append(
             Source(

@@ -116,3 +116,21 @@ def test_json_is_ascii_and_refuses_what_json_does_not_have(
     assert capsys.readouterr().out.isascii()
     with pytest.raises(ValueError, match="JSON compliant"):
         console.print_json(float("nan"))
+
+
+def test_a_wheel_turns_on_a_terminal_and_a_log_stays_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import io
+
+    from rich.console import Console
+
+    from medusa_bench.cli import progress
+
+    for is_terminal in (True, False):
+        said = io.StringIO()
+        err = Console(file=said, force_terminal=is_terminal, width=80)
+        monkeypatch.setattr(console, "stderr", lambda err=err: err)
+        with progress.busy("Reading a folder"):
+            pass
+        assert ("Reading a folder" in said.getvalue()) == is_terminal
