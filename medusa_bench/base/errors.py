@@ -42,16 +42,21 @@ class MedusaBenchError(Exception):
         self.hint = hint
 
 
+_FEW = 25  # names that a hint lists whole beside the near ones
+
+
 class UnknownNameError(MedusaBenchError):
     """A name that is in no list we have; the hint names the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str = "") -> None:
         known = list(known)
         within = [each for each in known if name and name.lower() in each]
+        alike = [each for each in known if len(name) > 3 and each.startswith(name[:4].lower())]
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        near = list(dict.fromkeys(within + close))[:3]
+        near = list(dict.fromkeys(within + close[:1] * (not within) + alike + close))[:3]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        hint += see or f"known: {', '.join(known)}."
+        if see or not near or len(known) <= _FEW:
+            hint += see or f"known: {', '.join(known)}."
         super().__init__(f"No {kind} named {name[:80]!r}.", hint=hint)
 
 

@@ -3,10 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.cli import console
+from medusa_bench.specs import paper_grid
 
 RESULTS = Path("results")
 GPU_VARIABLE = "MEDUSA_BENCH_GPU"
@@ -56,7 +58,7 @@ def gpu(asked: str | None) -> str:
     where there are any, else its profile. Raises MedusaBenchError where there is none of these.
     """
     if told := asked or os.environ.get(GPU_VARIABLE):
-        return told
+        return _existing(told)
     device = present()
     if device:
         measured = newest_results(device)
@@ -75,9 +77,27 @@ def gpu(asked: str | None) -> str:
     )
 
 
+def _existing(name: str) -> str:
+    """The same, unless it is a folder's path with nothing there. Raises InvalidFileError."""
+    path = Path(name)
+    is_path = len(path.parts) > 1 or name.startswith((".", "~"))
+    if not is_path or path.exists() or name == paper_grid.RESULTS:
+        return name
+    folders = {str(run.parent): run.parent.name for run in RESULTS.glob("*/run.json")}
+    near = get_close_matches(path.name, folders.values(), n=2, cutoff=0.5)
+    found = [folder for folder, last in folders.items() if last in near]
+    raise InvalidFileError(
+        f"There is no results folder and no profile at {name}.",
+        hint=f"did you mean {' or '.join(found)}?"
+        if found
+        else "`medusa-bench sweep` makes a results folder; `medusa-bench profiles` lists the GPUs "
+        "that can be named instead.",
+    )
+
+
 def gpus(asked: Sequence[str]) -> tuple[str, ...]:
     """The same of a list; in the variable, with commas."""
-    return tuple(asked) or tuple(gpu(None).split(","))
+    return tuple(map(_existing, asked or gpu(None).split(",")))
 
 
 def _taken(name: str, what: str) -> str:

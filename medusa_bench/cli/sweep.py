@@ -245,6 +245,7 @@ def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Pa
     num_threads = None
     if path is not None:
         folders.refuse_if_busy(path)
+        folders.refuse_if_unwritable(path)
         if (path / folders.RUN_FILE).exists():
             num_threads = folders.load(path).environment.num_threads
     backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=options["share_gpu"])

@@ -303,6 +303,17 @@ def refuse_if_busy(path: str | Path) -> None:
             os.close(fd)
 
 
+def refuse_if_unwritable(path: str | Path) -> None:
+    """Raise StorageError where a folder cannot be made or written, before costly preparations."""
+    folder = Path(path)
+    with _storing(folder):
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            folder.rmdir()
+        elif not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
 def merge(sources: Sequence[Results], output: str | Path) -> Results:
     """The union of folders of one environment, by task and round, written to `output`.
 

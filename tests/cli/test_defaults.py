@@ -293,3 +293,39 @@ def test_advise_calibrates_a_card_without_results_for_20_s(
         assert run(["advise", "-m", "llama-3-8b", "-b", "1"]) == ExitCode.OK
     assert limits == [20.0]
     assert "Calibrating the NVIDIA H100" in capsys.readouterr().err
+
+
+# -- mistakes ------------------------------------------------------------------------------------
+
+
+def test_a_mistyped_folder_is_said_with_the_one_that_is_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_results("results/my-h100", CARD, *[Dtype.FLOAT16] * 12)
+    assert run(["compare", "--gpu", "results/my-h10", "-b", "1"]) == ExitCode.ERROR
+    err = capsys.readouterr().err
+    assert "There is no results folder and no profile at results/my-h10." in err
+    assert "did you mean results/my-h100?" in err
+    assert run(["compare", "--gpu", "results/my-h100", "-b", "1"]) == ExitCode.OK
+
+
+def test_half_a_name_with_a_slip_still_names_the_cards_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["compare", "--gpu", "a100x"]) == ExitCode.ERROR
+    assert "a100-" in capsys.readouterr().err
+
+
+def test_a_sweep_that_cannot_be_written_starts_no_worker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medusa_bench.measure import client
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(client, "WorkerBackend", never)
+    Path("file").write_text("")
+    for folder in ("file/results", "/proc/nowhere"):
+        assert run(["sweep", "--quick", "--device", "cpu", "-o", folder]) == ExitCode.STORAGE
+        assert f"{folder} cannot be written" in capsys.readouterr().err
