@@ -197,7 +197,7 @@ class TableRow:
 
 
 def method_table(study: Study) -> list[tuple[str, list[TableRow]]]:
-    """Each method's best size at up to three batch sizes of `shown_seq_len`."""
+    """Each method's best size at up to three batch sizes of `shown_seq_len`; last what is none."""
     seq_len = shown_seq_len(study.rows)
     of_length = [row for row in study.rows if row.seq_len == seq_len]
     batch_sizes = sorted({row.batch_size for row in of_length})
@@ -208,7 +208,7 @@ def method_table(study: Study) -> list[tuple[str, list[TableRow]]]:
         for row in of_length:
             if row.batch_size == batch_size:
                 groups.setdefault((row.method, row.draft), []).append(row)
-        rows = sorted(map(best, groups.values()), key=lambda row: -row.speedup)
+        rows = sorted(map(best, groups.values()), key=lambda row: (bool(row.unfit), -row.speedup))
         title = f"batch size {batch_size}, {seq_len} cached tokens"
         parts.append((title, [_table_row(row) for row in rows]))
     return parts
@@ -217,15 +217,17 @@ def method_table(study: Study) -> list[tuple[str, list[TableRow]]]:
 def _table_row(row: Comparison) -> TableRow:
     low, high = row.speedup_interval
     size = f"{row.num_candidates} candidates"
+    name = f"{row.method} {row.draft}" if row.method == "draft-model" else row.method
+    outcome = row.outcome if row.method != "vanilla" else ""
     return TableRow(
-        name=f"{row.method} {row.draft}" if row.method == "draft-model" else row.method,
+        name=f"{name} (no choice)" if row.unfit else name,
         size=f"{row.draft_len} drafted" if row.draft_len is not None else size,
         step=duration(row.step.latency_s),
         acceleration_rate=f"{row.acceleration_rate:.2f}",
         overhead=f"{row.overhead:.2f}",
         speedup=f"{row.speedup:.2f}",
         interval=f"{low:.2f} to {high:.2f}" if low < high else "",
-        outcome=row.outcome if row.method != "vanilla" else "",
+        outcome=row.unfit or outcome,
         marks="" if row.lossless else "lossy",
         source=f"{row.source}; {row.acceptance_source}",
     )

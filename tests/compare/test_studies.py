@@ -48,3 +48,11 @@ def test_words_table_and_page_speak_of_one_length(seq_lens: tuple[int, ...], sho
     study = Study(found, [], [])
     assert all(f", {shown} cached tokens" in title for title, _ in studies.method_table(study))
     assert studies.columns(study)["seq_len"] == shown
+
+
+def test_what_is_no_choice_stands_last_and_says_why() -> None:
+    found = rows(seq_lens=(1024,))
+    unfit = [replace(row, method="mtp", acceleration_rate=99.0, unfit="no layers") for row in found]
+    for _, table in studies.method_table(Study([*found, *unfit], [], [])):
+        assert [row.name for row in table if "no choice" in row.name] == [table[-1].name]
+        assert table[-1].outcome == "no layers"
