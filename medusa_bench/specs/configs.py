@@ -371,6 +371,8 @@ def _expert_layers(config: JsonObject, where: str, kind: str, layers: list[int])
     if kind in {"qwen2_moe", "qwen3_moe"} | hybrid_configs.DELTA_NETS:
         step = dimension(config, "decoder_sparse_step", where, default=1)
         dense = config.get("mlp_only_layers") or []
+        if not isinstance(dense, list):
+            raise InvalidFileError(f"{where}: mlp_only_layers is no list of layers.")
         return [each for each in layers if (each + 1) % step == 0 and each not in dense]
     key = "num_dense_layers" if kind == "afmoe" else "first_k_dense_replace"
     first = count(config, key, where)

@@ -110,7 +110,7 @@ def _rules(method: str, said: JsonObject, where: str) -> _Rules:
         case "awq" | "gptq" | "auto-round" | "intel/auto-round" | "gptqmodel":
             zero = bool(said.get("zero_point", not said.get("sym", False)))
             group = _whole(said, "group_size", where, default=128, least=-1)
-            bits = _whole(said, "bits", where, default=4, least=2)
+            bits = _whole(said, "bits", where, default=4, least=2, most=16)
             chosen = [(None, integer(bits, max(group, 0), zero_point=zero))]
             dynamic = said.get("dynamic")
             if isinstance(dynamic, dict):  # GPTQModel leaves out what begins with -:
@@ -174,7 +174,7 @@ def _of_algorithm(said: JsonObject, where: str) -> Scheme | None:
 
 def _of_numbers(weights: JsonObject, where: str, *, quantises_activations: bool) -> Scheme:
     """compressed-tensors: a scheme by its bits, type and group."""
-    bits = _whole(weights, "num_bits", where, default=8, least=2)
+    bits = _whole(weights, "num_bits", where, default=8, least=2, most=16)
     group = _whole(weights, "group_size", where, default=0, least=-1)
     if weights.get("type") == "float":
         if bits > 4:
@@ -324,12 +324,15 @@ def note(found: Quantisation, unread: int = 0) -> str:
     return "; ".join(words)
 
 
-def _whole(said: JsonObject, key: str, where: str, *, default: int, least: int = 1) -> int:
+def _whole(
+    said: JsonObject, key: str, where: str, *, default: int, least: int = 1, most: int = 1 << 16
+) -> int:
     value = said.get(key)
     if value is None:
         return default
-    if type(value) is not int or not least <= value <= 1 << 16:
+    if type(value) is not int or not least <= value <= most:
         raise InvalidFileError(
-            f"{where}: {key} of the quantisation is {str(value)[:40]!r}; it must be a whole number."
+            f"{where}: {key} of the quantisation is {str(value)[:40]!r}; it must be a whole number "
+            f"of {least} to {most}."
         )
     return value

@@ -209,6 +209,17 @@ def test_senseless_experts_are_refused(changes: dict[str, Any]) -> None:
         shape_of(DEEPSEEK_V3 | changes)
 
 
+@pytest.mark.parametrize("dense", [True, 3, "0,1", {"0": 1}])
+def test_a_list_of_dense_layers_that_is_none_is_refused(dense: Any) -> None:
+    config = {
+        "model_type": "qwen3_moe", "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 100, "num_experts": 8,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "mlp_only_layers": dense,
+    }  # fmt: skip
+    with pytest.raises(MedusaBenchError, match="mlp_only_layers"):
+        shape_of(config)
+
+
 def test_the_readers_name_stands_before_what_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(DEEPSEEK_V3 | {"num_nextn_predict_layers": 1}))

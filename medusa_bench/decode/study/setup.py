@@ -121,7 +121,7 @@ def load_random(request: Request, *, num_steps: int, room: int) -> Loaded:
     room for more. Raises MedusaBenchError.
     """
     attention.register()
-    shape = models.load(request.model)
+    shape = models.as_measured(models.load(request.model))  # as it is run: nothing is quantised
     model = random_model(
         shape,
         dtype=getattr(torch, _dtype(request)),
