@@ -64,6 +64,9 @@ _LEGEND = {
     "si, so, sx": "outputs into a layer with a state, inputs out of it, of its inner values",
     "ns, z, p": "states of a sequence, keys by values of each, in 32 bits",
     "ch, cw": "channels of a convolution, tokens it spans",
+    "wn, wn_kv, wd, wv": "heads of layers that attend to all, where those differ by layer",
+    "an, an_kv, ad, av": "the same of layers that attend to a window",
+    "nwd, kwd, kwv, nwv": "wn x wd, wn_kv x wd, wn_kv x wv, wn x wv (nad, ... of a window)",
     "kv, wkv": "keys and values of fused attention: 2 s, 2 w",
     "rk, rw": "rank of a projection within such a layer, its outputs",
 }

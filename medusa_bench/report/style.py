@@ -33,6 +33,7 @@ DARK, MIDDLE, LIGHT = "#004488", "#BB5566", "#DDAA33"
 _SERIES_COLORS = (
     DARK, LIGHT, MIDDLE, "#222222", "#777777", "#997700", "#66CCEE", "#228833", "#AA3377",
     "#EE7733", "#0077BB", "#44AA99", "#999933", "#882255", "#332288", "#CC6677", "#DDCC77",
+    "#117733", "#661100", "#6699CC", "#AA4499", "#4477AA",
 )  # fmt: skip
 SERIES_COLORS = dict(zip(SERIES, itertools.cycle(_SERIES_COLORS), strict=False))
 VANILLA_COLOR = "#8C8C8C"

@@ -38,7 +38,14 @@ from medusa_bench.specs import operators
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
 from medusa_bench.specs.settings import Phase
-from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Recurrence, Window
+from medusa_bench.specs.shapes import (
+    Experts,
+    Heads,
+    LatentAttention,
+    ModelShape,
+    Recurrence,
+    Window,
+)
 
 SCHEMA = 1
 MAX_LINE_BYTES = 64_000
@@ -311,6 +318,8 @@ _PARTS = {
     "latent": LatentAttention,
     "window": Window,
     "recurrence": Recurrence,
+    "whole_heads": Heads,
+    "near_heads": Heads,
 }
 _FLAGS = {"gated": True, "gated_output": False}
 _LAYERS = ("attention_layers", "mlp_layers")

@@ -14,7 +14,7 @@ from medusa_bench.base.documents import JsonObject
 from medusa_bench.base.errors import InvalidFileError, UnsupportedModelError
 from medusa_bench.specs import hybrid_configs
 from medusa_bench.specs.config_values import MAX_DIMENSION, alike, count, dimension
-from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Window
+from medusa_bench.specs.shapes import Experts, Heads, LatentAttention, ModelShape, Window
 
 # One block with up, gate and down projections and grouped heads. The last line: by hand.
 _GATED = frozenset(
@@ -33,12 +33,13 @@ _UNGATED = frozenset(
 # With experts in place of the MLP, in all layers or some; the second line has latent attention.
 _EXPERTS_TYPES = frozenset(
     "afmoe dots1 ernie4_5_moe glm4_moe gpt_oss granitemoe hunyuan_v1_moe llama4 llama4_text "
-    "minimax_m2 mixtral olmoe phimoe qwen2_moe qwen3_moe "
+    "gemma4 gemma4_text mimo_v2_flash minimax_m2 mixtral olmoe phimoe qwen2_moe qwen3_moe "
     "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2".split()
 )
 # The widths of up and gate together stand in intermediate_size.
 _TWICE_AS_WIDE = frozenset({"molmo", "qwen"})
 # These ignore or half use a head_dim that is not hidden_size / heads.
+_HEADS_BY_LAYER = frozenset({"gemma4", "gemma4_text", "mimo_v2_flash"})
 _PLAIN_HEAD_DIM = frozenset({"helium", "stablelm"})
 
 # Other names of the standard keys, by the standard one; the first that is set is taken.
@@ -51,7 +52,13 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "head_dim": ("kv_channels", "attention_head_dim"),
     "vocab_size": ("padded_vocab_size",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"),
+    "experts_per_token": (
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "top_k_experts",
+        "moe_topk",
+        "moe_k",
+    ),
 }
 
 # What a config may leave out because its class has a default of its own: otherwise as many
@@ -149,7 +156,8 @@ def from_config(
     kind = model_type if isinstance(model_type, str) else ""
     config = _standard(config, kind)
     is_hybrid = kind in hybrid_configs.TYPES
-    has_experts = (kind in _EXPERTS_TYPES or is_hybrid) and _experts_at(config, where) > 1
+    may_have = kind in _EXPERTS_TYPES and config.get("enable_moe_block") is not False
+    has_experts = (may_have or is_hybrid) and _experts_at(config, where) > 1
     _refuse_other_layers(config, where, kind, has_experts=has_experts)
     if kind not in _GATED | _UNGATED | _EXPERTS_TYPES | hybrid_configs.TYPES:
         if not assume_llama:
@@ -161,6 +169,7 @@ def from_config(
     with_latent = kind in _EXPERTS_TYPES or is_hybrid
     latent = _latent(config, where) if with_latent and config.get("kv_lora_rank") else None
     mixers = hybrid_configs.mixers(config, where, kind) if is_hybrid else {}
+    heads = _heads_by_layer(config, where, kind, num_layers) if kind in _HEADS_BY_LAYER else {}
     if mixers.get("recurrence"):
         notes.append("layers with a state are counted, along which chains alone are verified")
     num_kv_heads = num_heads if latent else _kv_heads(config, where, kind, num_heads)
@@ -182,6 +191,7 @@ def from_config(
         gated=kind not in _UNGATED | hybrid_configs.UNGATED,
         gated_output=_gates_output(config, kind),
         **mixers,
+        **heads,
         where=where,
     )
 
@@ -266,10 +276,42 @@ def _head_dim(config: JsonObject, where: str, kind: str, hidden_size: int, num_h
         raise _unsupported(
             where, [f"heads that are no equal parts of hidden_size (model_type {kind})"]
         )
-    for key in ("v_head_dim", "global_head_dim"):
+    for key in () if kind in _HEADS_BY_LAYER else ("v_head_dim", "global_head_dim"):
         if config.get(key) is not None and dimension(config, key, where) != head_dim:
             raise _unsupported(where, [f"heads of two sizes ({key} {config[key]})"])
     return head_dim
+
+
+def _heads_by_layer(config: JsonObject, where: str, kind: str, num_layers: int) -> dict[str, Any]:
+    """Heads of layers that attend to all tokens and of those within a window, and what is beside
+    them: Gemma-4 has its experts beside an MLP."""
+    num_kv_heads = dimension(config, "num_key_value_heads", where)
+    head_dim = dimension(config, "head_dim", where)
+    if kind == "mimo_v2_flash":
+        pattern = config.get("hybrid_layer_pattern")
+        if not isinstance(pattern, list) or len(pattern) != num_layers:
+            raise InvalidFileError(f"{where}: hybrid_layer_pattern must name {num_layers} layers.")
+        near = pattern.count(1)
+        near_kv = dimension(config, "swa_num_key_value_heads", where, default=num_kv_heads)
+        near_dim = dimension(config, "swa_head_dim", where, default=head_dim)
+        values = dimension(config, "v_head_dim", where, default=head_dim)
+        near_values = dimension(config, "swa_v_head_dim", where, default=values)
+        return {
+            "whole_heads": Heads(num_layers - near, num_kv_heads, head_dim, values),
+            "near_heads": Heads(near, near_kv, near_dim, near_values),
+        }
+    if config.get("hidden_size_per_layer_input"):
+        raise _unsupported(where, ["an embedding for each layer (hidden_size_per_layer_input)"])
+    window = _window(config, kind, num_layers)
+    near = window.num_layers if window else 0
+    whole_kv = dimension(config, "num_global_key_value_heads", where, default=num_kv_heads)
+    whole_dim = dimension(config, "global_head_dim", where, default=head_dim)
+    tied = config.get("attention_k_eq_v") is True
+    return {
+        "whole_heads": Heads(num_layers - near, whole_kv, whole_dim, whole_dim, not tied),
+        "near_heads": Heads(near, num_kv_heads, head_dim, head_dim),
+        "mlp_layers": num_layers,
+    }
 
 
 def _latent(config: JsonObject, where: str) -> LatentAttention:
@@ -355,6 +397,9 @@ def _num_expert_layers(config: JsonObject, where: str, kind: str, num_layers: in
             return len(set(map(str, named)))
         step = dimension(config, "interleave_moe_layer_step", where, default=1)
         return len(layers[step - 1 :: step])
+    frequency = config.get("moe_layer_freq")
+    if isinstance(frequency, list) and len(frequency) == num_layers:
+        return frequency.count(1)
     if kind in hybrid_configs.WITH_EXPERTS_BY_LAYER:
         return hybrid_configs.num_expert_layers(config, where, kind)
     return len(_expert_layers(config, where, kind, layers))
@@ -388,7 +433,9 @@ def _window(config: JsonObject, kind: str, num_layers: int) -> Window | None:
     tokens = config.get("sliding_window") or config.get("attention_chunk_size")
     if type(tokens) is not int or not 1 <= tokens <= MAX_DIMENSION:
         return None
-    layer_types = config.get("layer_types")
+    layer_types, pattern = config.get("layer_types"), config.get("hybrid_layer_pattern")
+    if isinstance(pattern, list) and pattern:  # 1 is a window
+        return Window(tokens, min(pattern.count(1), num_layers)) if pattern.count(1) else None
     no_rope = config.get("no_rope_layers")
     if isinstance(layer_types, list) and layer_types:
         share = sum(str(each) in _WINDOWED_LAYERS for each in layer_types) / len(layer_types)
@@ -433,6 +480,7 @@ def _refuse_other_layers(config: JsonObject, where: str, kind: str, *, has_exper
     if others := sorted(types - known):
         reasons.append(f"layers of other types ({', '.join(others)[:80]})")
     modelled = {"attn_output_gate"} if is_hybrid else set()
+    modelled |= {"num_global_key_value_heads"} if kind in _HEADS_BY_LAYER else set()
     modelled |= {"index_topk"} if kind in _INDEXED and config.get("kv_lora_rank") else set()
     for key, meaning in _OTHER_BLOCKS.items():
         if config.get(key) and key not in modelled:

@@ -12,7 +12,14 @@ from medusa_bench.specs import quantised_configs
 from medusa_bench.specs.configs import from_config
 from medusa_bench.specs.operators import of_model
 from medusa_bench.specs.schemes import AS_NAMED, Quantisation, uniform
-from medusa_bench.specs.shapes import Experts, LatentAttention, ModelShape, Recurrence, Window
+from medusa_bench.specs.shapes import (
+    Experts,
+    Heads,
+    LatentAttention,
+    ModelShape,
+    Recurrence,
+    Window,
+)
 
 _WINDOW_4096 = Window(4096, 32)
 
@@ -111,6 +118,15 @@ _OF_STATES = (
                recurrence=Recurrence(40, 18560, 8192, 10240, 4, 128, 128, 64),
                attention_layers=8, mlp_layers=0),
 )  # fmt: skip
+_HEADS_BY_LAYER = (
+    ModelShape("gemma-4-26b-a4b", 2816, 2112, 30, 16, 8, 256, 262144,
+               experts=Experts(128, 8, 704, 30), window=Window(1024, 25), mlp_layers=30,
+               whole_heads=Heads(5, 2, 512, 512, has_values=False),
+               near_heads=Heads(25, 8, 256, 256)),
+    ModelShape("mimo-v2-flash", 4096, 16384, 48, 64, 4, 192, 152576,
+               experts=Experts(256, 8, 2048, 47), window=Window(128, 39),
+               whole_heads=Heads(9, 4, 192, 128), near_heads=Heads(39, 8, 192, 128)),
+)  # fmt: skip
 # Of every six layers five attend to a window.
 _OF_WINDOWS = tuple(
     ModelShape(name, *sizes, 262208, window=Window(1024, sizes[2] - sizes[2] // 6))
@@ -121,7 +137,8 @@ _OF_WINDOWS = tuple(
     )
 )
 PRESETS: Mapping[str, ModelShape] = {
-    shape.name: shape for shape in (*_PRESETS, *_OF_EXPERTS, *_OF_WINDOWS, *_OF_STATES)
+    shape.name: shape
+    for shape in (*_PRESETS, *_OF_EXPERTS, *_OF_WINDOWS, *_OF_STATES, *_HEADS_BY_LAYER)
 }
 
 # Other names of the same shapes.

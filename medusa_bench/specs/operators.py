@@ -13,7 +13,9 @@ none), nqd = n x (nope_dim + rope_dim). Of experts that act on a projection: eh 
 Of an indexer: ix cached tokens it chooses, ih heads of id each, ihd = ih x id. Of layers with a
 state: si in_width, so out_width, sx inner_width, ns states of z x p each, ch channels of a
 convolution over cw tokens, rk rank, rw rank_width. Of fused attention: kv = 2 s and wkv = 2 w,
-keys and values.
+keys and values. Where heads differ by layer, w of those that attend to all, a of those within a
+window: wn heads, wn_kv key/value heads, of wd and values of wv; nwd = wn x wd, kwd = wn_kv x wd,
+kwv = wn_kv x wv, nwv = wn x wv.
 
 Every token of a pass leaves a state, as verification must keep one for each candidate: a pass
 reads one state and writes q of them, in 32 bits.
@@ -49,11 +51,13 @@ class Family(StrEnum):
     LATENT = "latent"
     STATE = "state"
     FUSED = "fused"
+    BY_LAYER = "by-layer"
 
 
 SYMBOLS = frozenset(
     "b s q h i n n_kv d nd n_kv_d v m mh x g u r e eh sh w c cr dn dv ndv a nqd "
-    "ix ih id ihd si so sx ch cw ns z p rk rw kv wkv".split()
+    "ix ih id ihd si so sx ch cw ns z p rk rw kv wkv "
+    "wn wn_kv wd wv nwd kwd kwv nwv an an_kv ad av nad kad kav nav".split()
 )
 
 
@@ -170,7 +174,7 @@ def _quotient(product: Any, part: Any) -> Any:
 
 Op, _QKV, _ATT, _FFN = Operator, Family.QKV, Family.ATTENTION, Family.MLP
 _OUT, _HEAD, _X, _L = Family.OUTPUT, Family.HEADS, Family.EXPERTS, Family.LATENT
-_S, _F = Family.STATE, Family.FUSED
+_S, _F, _BL = Family.STATE, Family.FUSED, Family.BY_LAYER
 _GQA, _MLP, _GATE = "num_grouped_layers", "num_mlp_layers", "num_gated_mlp_layers"
 _ALL, _WIN = "num_unwindowed_layers", "num_windowed_layers"
 OPERATORS = (  # in the order a block runs them
@@ -196,6 +200,8 @@ _GMOE, _GSH = "num_gated_expert_layers", "num_gated_shared_expert_layers"
 _NARR, _GOUT = "num_narrow_expert_layers", "num_gated_output_layers"
 _REC, _CONV, _ST = "num_recurrent_layers", "num_convolved_layers", "num_state_layers"
 _WMLA, _IDX = "num_whole_latent_layers", "num_indexed_layers"
+_WH, _WHV = "num_whole_layers", "num_whole_value_layers"
+_NE, _NEV = "num_near_layers", "num_near_value_layers"
 _INN, _RANK = "num_inner_layers", "num_ranked_layers"
 _MLA, _LOW = "num_latent_layers", "num_low_rank_layers"
 OF_OTHER_LAYERS = (  # of models whose layers are not the paper's block
@@ -216,6 +222,20 @@ OF_OTHER_LAYERS = (  # of models whose layers are not the paper's block
     Op("pv_latent",   _L,   "PV",      "latent qk/pv", "b n q s",  "b s c",      "b n q c",  _WMLA),
     Op("absorb_o",    _L,   "OW_UV",   "latent proj.", "n b q c",  "n c dv",     "n b q dv", _MLA),
     Op("o_latent",    _L,   "XW_O",    "latent proj.", "b q ndv",  "ndv h",      "b q h",    _MLA),
+)  # fmt: skip
+HEADS_BY_LAYER = (  # of models whose heads differ between layers with a window and the others
+    Op("q_whole",   _BL, "XW_Q",  "qkv whole",   "b q h",      "h nwd",         "b q nwd",    _WH),
+    Op("k_whole",   _BL, "XW_K",  "qkv whole",   "b q h",      "h kwd",         "b q kwd",    _WH),
+    Op("v_whole",   _BL, "XW_V",  "qkv whole",   "b q h",      "h kwv",         "b q kwv",    _WHV),
+    Op("qk_whole",  _BL, "QK^T",  "qk/pv whole", "b wn q wd",  "b wn_kv s wd",  "b wn q s",   _WH),
+    Op("pv_whole",  _BL, "PV",    "qk/pv whole", "b wn q s",   "b wn_kv s wv",  "b wn q wv",  _WH),
+    Op("o_whole",   _BL, "XW_O",  "o",           "b q nwv",    "nwv h",         "b q h",      _WH),
+    Op("q_near",    _BL, "XW_Q",  "qkv near",    "b q h",      "h nad",         "b q nad",    _NE),
+    Op("k_near",    _BL, "XW_K",  "qkv near",    "b q h",      "h kad",         "b q kad",    _NE),
+    Op("v_near",    _BL, "XW_V",  "qkv near",    "b q h",      "h kav",         "b q kav",    _NEV),
+    Op("qk_near",   _BL, "QK^T",  "qk/pv near",  "b an q ad",  "b an_kv w ad",  "b an q w",   _NE),
+    Op("pv_near",   _BL, "PV",    "qk/pv near",  "b an q w",   "b an_kv w av",  "b an q av",  _NE),
+    Op("o_near",    _BL, "XW_O",  "o",           "b q nav",    "nav h",         "b q h",      _NE),
 )  # fmt: skip
 BESIDE_THEM = (  # what models have beside those: an indexer, experts on a projection, gates, states
     Op("index_q",      _L,   "XW_IQ", "indexer",      "b q a",     "a ihd",   "b q ihd",   _IDX),
@@ -246,7 +266,15 @@ FUSED = (
 _REPLACED = {"qk": FUSED[0], "pv": None, "qk_window": FUSED[1], "pv_window": None}
 
 BY_NAME: Mapping[str, Operator] = {
-    op.name: op for op in OPERATORS + OUTSIDE_THE_BLOCK + OF_OTHER_LAYERS + BESIDE_THEM + FUSED
+    op.name: op
+    for op in (
+        *OPERATORS,
+        *OUTSIDE_THE_BLOCK,
+        *OF_OTHER_LAYERS,
+        *BESIDE_THEM,
+        *FUSED,
+        *HEADS_BY_LAYER,
+    )
 }
 
 FAMILIES: Mapping[str, tuple[Operator, ...]] = {
@@ -297,9 +325,12 @@ def of_model_fused(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
     )
 
 
+_OUTPUTS = frozenset({"o", "o_latent", "o_whole", "o_near"})
+
+
 def of_block(shape: ModelShape) -> tuple[tuple[Operator, int], ...]:
     """The same without the output projection, which the paper leaves out of its block."""
-    return tuple((op, count) for op, count in of_model(shape) if op.name not in ("o", "o_latent"))
+    return tuple((op, count) for op, count in of_model(shape) if op.name not in _OUTPUTS)
 
 
 def distinct_experts(experts: Experts, num_tokens: Any, skew: float = 0.0) -> Any:
@@ -396,6 +427,19 @@ def symbols(shape: ModelShape, batch_size: Any, seq_len: Any, query_len: Any) ->
     if window := shape.window:
         size["w"] = _at_most(seq_len, window.tokens)
         size["wkv"] = 2 * size["w"]
+    for letter, heads in (("w", shape.whole_heads), ("a", shape.near_heads)):
+        if heads:
+            n, n_kv, d, dv = shape.num_heads, heads.num_kv_heads, heads.head_dim, heads.value_dim
+            size |= {
+                f"{letter}n": n,
+                f"{letter}n_kv": n_kv,
+                f"{letter}d": d,
+                f"{letter}v": dv,
+                f"n{letter}d": n * d,
+                f"k{letter}d": n_kv * d,
+                f"k{letter}v": n_kv * dv,
+                f"n{letter}v": n * dv,
+            }
     if latent := shape.latent:
         size |= {
             "c": latent.kv_rank,

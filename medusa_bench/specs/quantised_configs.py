@@ -19,6 +19,7 @@ from medusa_bench.specs.schemes import SCHEMES, Part, Quantisation, Scheme, inte
 from medusa_bench.specs.shapes import ModelShape
 
 # What checkpoints call the module of an operator, below its layer; fused ones stand for each part.
+_KINDS = ("whole", "near")
 _E, _MIXTRAL = "mlp.experts.0", "block_sparse_moe.experts.0"
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "q": ("self_attn.q_proj", "self_attn.qkv_proj", "mixer.q_proj"),
@@ -39,6 +40,7 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "q_b": ("self_attn.q_b_proj", "self_attn.q_proj"),
     "kv_a": ("self_attn.kv_a_proj_with_mqa",),
     "o_latent": ("self_attn.o_proj",),
+    **{f"{part}_{kind}": (f"self_attn.{part}_proj",) for part in "qkvo" for kind in _KINDS},
     "o_gate": ("self_attn.q_proj", "self_attn.gate_proj"),
     "index_q": ("self_attn.indexer.wq_b",),
     "index_k": ("self_attn.indexer.wk",),

@@ -101,6 +101,24 @@ class Recurrence:
 
 
 @dataclass(frozen=True, slots=True)
+class Heads:
+    """Key/value heads of a kind of layer, in num_layers of a model whose heads differ by layer.
+
+    has_values: whether values have weights; where not, they are the keys.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    has_values: bool = True
+
+    def split(self, num_gpus: int) -> "Heads":
+        """One GPU's part; heads are repeated where there are fewer."""
+        return replace(self, num_kv_heads=max(1, self.num_kv_heads // num_gpus))
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Attention to the last `tokens` cached tokens alone, in num_layers of a model's layers."""
 
@@ -134,6 +152,8 @@ class ModelShape:
     gated: bool = True  # whether the MLP has a gate beside its up projection
     quantised: Quantisation | None = None  # what of its weights and cache is not in 16 bits
     recurrence: Recurrence | None = None
+    whole_heads: Heads | None = None  # of layers that attend to all, where heads differ by layer
+    near_heads: Heads | None = None  # of layers that attend to a window
     attention_layers: int | None = None  # all that have no state, unless another number is given
     mlp_layers: int | None = None  # all that have no experts, unless another number is given
     routing: Routing | None = None  # of its experts; even where nothing is said
@@ -184,6 +204,8 @@ class ModelShape:
             ),
             recurrence=self.recurrence and self.recurrence.split(num_gpus),
             routing=self.routing and replace(self.routing, ranks=ranks),
+            whole_heads=self.whole_heads and self.whole_heads.split(num_gpus),
+            near_heads=self.near_heads and self.near_heads.split(num_gpus),
         )
 
     def of_depth(self, num_layers: int, name: str) -> "ModelShape":
@@ -194,6 +216,8 @@ class ModelShape:
             return -(-count * num_layers // self.num_layers)
 
         experts, window, states = self.experts, self.window, self.recurrence
+        whole, near = self.whole_heads, self.near_heads
+        num_near = near.num_layers * num_layers // self.num_layers if near else 0
         kept = states and states.num_layers * num_layers // self.num_layers
         return replace(
             self,
@@ -202,6 +226,8 @@ class ModelShape:
             experts=experts and replace(experts, num_layers=share(experts.num_layers)),
             window=window and replace(window, num_layers=share(window.num_layers)),
             recurrence=states and replace(states, num_layers=kept) if kept else None,
+            whole_heads=whole and replace(whole, num_layers=num_layers - num_near),
+            near_heads=near and replace(near, num_layers=num_near),
             attention_layers=self.attention_layers and share(self.attention_layers),
             mlp_layers=None if self.mlp_layers is None else share(self.mlp_layers),
         )
@@ -223,6 +249,8 @@ class ModelShape:
             quantised=None,
             recurrence=None,
             routing=None,
+            whole_heads=None,
+            near_heads=None,
             attention_layers=None,
             mlp_layers=None,
             gated_output=False,
@@ -286,8 +314,8 @@ class ModelShape:
 
     @property
     def num_grouped_layers(self) -> int:
-        """Those of them whose query heads share cached keys and values by groups."""
-        return 0 if self.latent else self.num_attention_layers
+        """Those of them whose query heads share cached keys and values by groups, all alike."""
+        return 0 if self.latent or self.whole_heads else self.num_attention_layers
 
     @property
     def num_gated_output_layers(self) -> int:
@@ -297,12 +325,33 @@ class ModelShape:
     @property
     def num_windowed_layers(self) -> int:
         """Those of them that attend to a window alone."""
-        return self.window.num_layers if self.window and not self.latent else 0
+        alike = not self.latent and not self.whole_heads
+        return self.window.num_layers if self.window and alike else 0
 
     @property
     def num_unwindowed_layers(self) -> int:
         """Those of them that attend to all cached tokens."""
         return self.num_grouped_layers - self.num_windowed_layers
+
+    @property
+    def num_whole_layers(self) -> int:
+        """Layers that attend to all cached tokens with heads of their own."""
+        return self.whole_heads.num_layers if self.whole_heads else 0
+
+    @property
+    def num_whole_value_layers(self) -> int:
+        """Those of them whose values have weights."""
+        return self.num_whole_layers if self.whole_heads and self.whole_heads.has_values else 0
+
+    @property
+    def num_near_layers(self) -> int:
+        """Layers that attend to a window with heads of their own."""
+        return self.near_heads.num_layers if self.near_heads else 0
+
+    @property
+    def num_near_value_layers(self) -> int:
+        """Those of them whose values have weights."""
+        return self.num_near_layers if self.near_heads and self.near_heads.has_values else 0
 
     @property
     def num_latent_layers(self) -> int:

@@ -180,6 +180,19 @@ def test_senseless_hybrids_are_refused(changes: dict[str, Any]) -> None:
         configs.from_config(DELTA | {"vocab_size": 0}, name="it", where="it.json")
 
 
+def test_layers_with_a_window_have_heads_of_their_own() -> None:
+    """Gemma-4: 8 of 256 within 1024 tokens in 25 layers; 2 of 512, keys as values, in 5."""
+    shape = models.PRESETS["gemma-4-26b-a4b"]
+    counts = {op.name: count for op, count in of_model(shape)}
+    assert counts["q_near"] == counts["v_near"] == 25
+    assert counts["q_whole"] == counts["pv_whole"] == 5
+    assert counts["up"] == counts["expert_up"] == 30
+    assert counts.keys().isdisjoint({"q", "k", "v", "o", "qk", "pv", "qk_window", "v_whole"})
+    held = [memory_bytes(shape, 1, length, Dtype.BFLOAT16) for length in (512, 1024, 4096)]
+    assert held[2] - held[1] == 3072 * 5 * 2 * (2 * 512) * 2
+    assert held[1] - held[0] == 512 * 2 * (5 * 2 * (2 * 512) + 25 * 2 * (8 * 256))
+
+
 def test_an_indexer_bounds_what_latent_attention_reads() -> None:
     """DeepSeek-V3.2: 2048 tokens attended to, 128 values of index keys for all."""
     config = {
