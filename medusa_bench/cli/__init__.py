@@ -41,6 +41,7 @@ _GROUPS = {
     },
     "Generate": {
         "generate": "Compare by generating text with a real model, beside what is simulated.",
+        "serving": "Measure a running server, beside a vanilla one and what is simulated.",
         "train": "Train Medusa heads for a model on text that it writes itself.",
         "heads": "Measure how often a file of Medusa heads is right, on your own prompts.",
         "merge": "Add a LoRA adapter into a model's weights: a plain checkpoint.",

@@ -24,6 +24,7 @@ from medusa_bench.compare.acceptance import (
     Table,
     Tree,
 )
+from medusa_bench.results import served
 from medusa_bench.results.rows import Provenance
 
 
@@ -136,27 +137,15 @@ def _joined(lines: Iterable[_Counted], what: str) -> Survival | None:
     return Survival(tuple(survives), f"{what}, {drafts:.0f} drafts")
 
 
-_PROMETHEUS = re.compile(
-    r"^(vllm|llamacpp):spec_decode_num_(drafts|accepted_tokens_per_pos)(?:_total)?"
-    r"(\{[^}]*\})?\s+(\S+)\s*$",
-    flags=re.MULTILINE,
-)
-_POSITION = re.compile(r'position="(\d{1,9})"')
+_WHOSE_COUNTERS = re.compile(r"^(vllm|llamacpp):spec_decode_num_drafts", re.MULTILINE)
 
 
 def _prometheus(text: str, where: str) -> AcceptanceModel | None:
-    drafts, accepted = 0.0, dict[int, float]()
-    engine = ""
-    for engine, name, labels, value in _PROMETHEUS.findall(text):  # noqa: B007  # the last one's
-        if name == "drafts":
-            drafts += ranges.COUNT.of_text(value)
-        elif position := _POSITION.search(labels):
-            index = _bounded(int(position[1]), "positions")
-            accepted[index] = accepted.get(index, 0.0) + ranges.COUNT.of_text(value)
-    if not (drafts and accepted):
+    counted, whose = served.counters_of(text), _WHOSE_COUNTERS.search(text)
+    if counted is None or not whose or not (counted.drafts and counted.by_position):
         return None
-    survives = tuple(accepted.get(i, 0.0) / drafts for i in range(max(accepted) + 1))
-    return Survival(survives, f"{engine}'s counters over {drafts:.0f} drafts ({where})")
+    survives = tuple(accepted / counted.drafts for accepted in counted.by_position)
+    return Survival(survives, f"{whose[1]}'s counters over {counted.drafts} drafts ({where})")
 
 
 _RATES = r"([\d.]+(?:, [\d.]+)*)"

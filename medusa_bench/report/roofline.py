@@ -387,6 +387,7 @@ _PROVENANCE_LOOK: dict[str, Any] = {
 _PROVENANCE_WORDS = {
     Provenance.MEASURED: "filled: measured",
     Provenance.GENERATED: "filled: generated",
+    Provenance.SERVED: "filled: served",
     Provenance.PREDICTED: "hollow: predicted",
     Provenance.SIMULATED: "hollow: simulated",
     Provenance.REPORTED: "half: reported",

@@ -48,6 +48,7 @@ PHASE_MARKERS = dict.fromkeys(Phase, "D") | {
 FILL_STYLES = {
     Provenance.MEASURED: "full",
     Provenance.GENERATED: "full",
+    Provenance.SERVED: "full",
     Provenance.PREDICTED: "none",
     Provenance.SIMULATED: "none",
     Provenance.REPORTED: "bottom",

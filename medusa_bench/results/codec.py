@@ -126,19 +126,28 @@ def encode_row(row: Row) -> bytes:
                 "high_s": row.high_s,
                 "source": _storable(row.source),
             }
-    body = _dump(record)[:-1]
-    return body + _CHECK + _digest(body) + b'"}\n'
+    return sealed(record)
 
 
 def decode_row(line: bytes) -> Row:
     """The row that a line, given without its newline, holds. Raises InvalidFileError."""
+    return _refusing(_row, unsealed(line), "the line")
+
+
+def sealed(record: JsonObject) -> bytes:
+    """A record as one line with its checksum and newline."""
+    body = _dump(record)[:-1]
+    return body + _CHECK + _digest(body) + b'"}\n'
+
+
+def unsealed(line: bytes) -> JsonObject:
+    """The record of a line without its newline. Raises InvalidFileError where it was altered."""
     body, check = line[:-_CHECK_BYTES], line[-_CHECK_BYTES:]
     if len(line) > MAX_LINE_BYTES:
         raise InvalidFileError(f"the line is over {MAX_LINE_BYTES} bytes")
     if check != _CHECK + _digest(body) + b'"}':
         raise InvalidFileError("the checksum does not match the content")
-    record = parse_object(body + b"}", where="the line")
-    return _refusing(_row, record, "the line")
+    return parse_object(body + b"}", where="the line")
 
 
 def _row(record: JsonObject) -> Row:

@@ -122,14 +122,14 @@ class Writer:
         )
 
     def __enter__(self) -> Self:
-        with _storing(self.path):
+        with storing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(
                 self.path / POINTS_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode=0o644
             )
         try:
-            with _storing(self.path):
-                _lock(self._fd, self.path)
+            with storing(self.path):
+                lock(self._fd, self.path)
             if self._displaced() is not None:  # between opening and locking
                 raise BusyError(
                     f"Another process is writing to {self.path}.", hint="repeat the command."
@@ -164,7 +164,7 @@ class Writer:
             size = self._size
             self._rescue_if_displaced(rows := list(rows))
             try:
-                with _storing(self.path):
+                with storing(self.path):
                     for batch in _batches(rows):
                         data = b"".join(encode_row(row) for row in batch)
                         if os.write(self._fd, data) != len(data):
@@ -206,7 +206,7 @@ class Writer:
         for row in rows:
             _put(known, row)
         rescue = _unused(self.path.with_name(f"{self.path.name}-rescued"))
-        with _storing(rescue):
+        with storing(rescue):
             rescue.mkdir(parents=True)
             replace_file(rescue / RUN_FILE, encode_run(self._run))
             replace_file(rescue / POINTS_FILE, b"".join(map(encode_row, known.values())))
@@ -237,7 +237,7 @@ class Writer:
             )
         if run is not None:
             _refuse_other_environment(self.path, run, self._asked)
-        with _storing(self.path):
+        with storing(self.path):
             os.ftruncate(self._fd, end)
         self._size = end
         self._rows = rows
@@ -255,7 +255,7 @@ class Writer:
                 "the most that is read of it. Earlier rows are intact.",
                 hint="measure the rest into another folder (-o), or a smaller grid.",
             )
-        with _storing(self.path):
+        with storing(self.path):
             replace_file(self.path / RUN_FILE, content)
         self._run = run
 
@@ -292,13 +292,13 @@ def _uninterrupted() -> Iterator[None]:
 
 def refuse_if_busy(path: str | Path) -> None:
     """Raise BusyError if another process writes to a folder, before costly preparations."""
-    with _storing(Path(path)):
+    with storing(Path(path)):
         try:
             fd = os.open(Path(path) / POINTS_FILE, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            _lock(fd, Path(path))
+            lock(fd, Path(path))
         finally:
             os.close(fd)
 
@@ -306,7 +306,7 @@ def refuse_if_busy(path: str | Path) -> None:
 def refuse_if_unwritable(path: str | Path) -> None:
     """Raise StorageError where a folder cannot be made or written, before costly preparations."""
     folder = Path(path)
-    with _storing(folder):
+    with storing(folder):
         if not folder.is_dir():
             folder.mkdir(parents=True)
             folder.rmdir()
@@ -454,7 +454,8 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _lock(fd: int, path: Path) -> None:
+def lock(fd: int, path: Path) -> None:
+    """The kernel's lock on an open file of a folder. Raises BusyError, or StorageError."""
     if fcntl is None:
         raise StorageError(
             f"{path} cannot be locked on this system, so two writers could lose each other's rows.",
@@ -474,7 +475,8 @@ def _lock(fd: int, path: Path) -> None:
 
 
 @contextmanager
-def _storing(path: Path) -> Iterator[None]:
+def storing(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to write into a StorageError."""
     try:
         yield
     except OSError as error:

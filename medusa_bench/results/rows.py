@@ -32,6 +32,7 @@ class Provenance(StrEnum):
     PREDICTED = "predicted"
     SIMULATED = "simulated"
     GENERATED = "generated"
+    SERVED = "served"  # by a running server, seen from outside
     REPORTED = "reported"
 
 

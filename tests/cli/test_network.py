@@ -19,6 +19,8 @@ WITHOUT_A_HUB_NAME = [
     ("advise", "--gpu", "h100-sxm", "-m", "llama-3-8b"),
     ("generate", "llama-7c", "--heads", "{}"),
     ("generate", "{}"),
+    ("serving", "--help"),
+    ("serving", "http://serving.example", "--rounds", "1"),
     ("report", "results/paper", "-o", "{}/report.html"),
     ("predict", "-m", "llama-7b", "--operator", "up", "--phase", "decode", *TINY),
     ("calibrate", "--from", "results/paper", "-o", "{}/calibration.json"),

@@ -1,6 +1,6 @@
 """Prompts by category: 80 of our own, and the files of MT-Bench, AlpacaEval and Spec-Bench."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,21 @@ def _prompt(entry: Any, where: str, number: int) -> Prompt:
     if not isinstance(category, str) or not isinstance(name, str | int):
         raise InvalidFileError(f"{where}: the category must be a text, the id a text or a number.")
     return Prompt(str(name), category, tuple(turns))
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """The first prompts of every category in turn, until there are `count`."""
+    by_category: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_category.setdefault(prompt.category, []).append(prompt)
+    deepest = max(map(len, by_category.values()))
+    in_turn = [
+        group[place]
+        for place in range(deepest)
+        for group in by_category.values()
+        if place < len(group)
+    ]
+    return in_turn[:count]
 
 
 def token_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:

@@ -1,6 +1,6 @@
 """A model, its heads, drafts and prompts, as a request names them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def load(request: Request) -> Loaded:
     if request.self_draft:
         self_draft = DecoderModel(model, num_layers=request.self_draft, compiled=request.compiled)
     path = request.prompts or prompts.OWN
-    chosen = _spread(prompts.read(path), request.num_prompts)
+    chosen = prompts.spread(prompts.read(path), request.num_prompts)
     questions = [
         Question(tuple(prompts.first_turn_ids(tokenizer, one)), one.category) for one in chosen
     ]
@@ -179,21 +179,6 @@ def _dtype(request: Request) -> str:
             f"Models are generated with in float32, float16 or bfloat16, not {request.torch_dtype}."
         )
     return str(request.torch_dtype)
-
-
-def _spread(prompts: Sequence[Any], count: int) -> list[Any]:
-    """The first prompts of every category in turn, until there are `count`."""
-    by_category: dict[str, list[Any]] = {}
-    for prompt in prompts:
-        by_category.setdefault(prompt.category, []).append(prompt)
-    deepest = max(map(len, by_category.values()))
-    in_turn = [
-        group[place]
-        for place in range(deepest)
-        for group in by_category.values()
-        if place < len(group)
-    ]
-    return in_turn[:count]
 
 
 def _sampling(request: Request) -> Callable[[], AcceptanceRule] | None:
