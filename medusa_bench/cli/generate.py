@@ -323,7 +323,7 @@ def _setting(study: "GenerationStudy", arguments: Sequence[str]) -> dict[str, An
 def _draw(rows: "Sequence[Row]", study: "GenerationStudy", path: Path) -> None:
     from medusa_bench.report import comparison
 
-    drafted = [row.generated for row in rows if row.generated.draft]
+    drafted = [row.generated for row in rows if row.generated.draft and not row.is_assisted]
     if not drafted:
         raise click.UsageError("--draft-grid needs --draft or --self-draft.")
     title = f"{study.shape.name}, generated"

@@ -185,7 +185,7 @@ def _overhead_cells(row: "OverheadRow") -> list[str]:
 
 
 def _category_table(rows: "Sequence[Row]") -> Any:
-    shown = [row for row in rows[1:] if not row.is_library]
+    shown = [row for row in rows[1:] if not (row.is_library or row.is_assisted)]
     cells = [
         [
             category.category,

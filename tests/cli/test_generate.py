@@ -92,6 +92,8 @@ def test_all_methods_give_the_same_text_and_every_number(
     assert names == [
         "vanilla",
         "generate()",
+        "generate(), draft, 2",
+        "generate(), prompt lookup, 2",
         "medusa, 4",
         "speculative, draft, 2",
         "self-speculative, 1 layers, 2",
@@ -106,7 +108,7 @@ def test_all_methods_give_the_same_text_and_every_number(
         )
         assert len(row["speedups_by_round"]) == 2
         assert {one["category"] for one in row["by_category"]} == {"sea", "land"}
-    medusa = found["methods"][2]
+    medusa = found["methods"][4]
     assert medusa["simulated"]["acceleration_rate"] == pytest.approx(1 + 0.5 + 0.2 + 0.15)
     assert set(medusa["gap_s"]) == {"operators", "rest_of_model", "drafting", "engine"}
     assert [row["num_candidates"] for row in found["overheads"]] == [1, 4, 8, 16, 32, 64]

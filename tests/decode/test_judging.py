@@ -90,6 +90,13 @@ def test_a_plain_baseline_faster_than_our_vanilla_withholds_the_verdict() -> Non
     ]
 
 
+def test_the_fastest_assisted_baseline_is_named_where_it_is_surely_faster_than_vanilla() -> None:
+    slow, fast = Candidate("slow", Paired(0.9, 0.8, 1.1, 24)), Candidate("fast", PAYS)
+    words = verdict([], None, [slow, fast])
+    assert words == ["fast, transformers' own, is faster than vanilla: 1.53x (1.45 to 1.60)."]
+    assert verdict([], None, [slow]) == []
+
+
 def test_a_busy_machine_and_too_few_pairs_withhold_the_verdict() -> None:
     busy = Paired(1.53, 1.45, 1.60, 10, num_contended=14)
     assert "not decided: others had the processor in 14 of 24 blocks" in said(busy, None)

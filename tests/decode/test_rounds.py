@@ -31,6 +31,7 @@ from medusa_bench.decode.study.study import (
     HeadsTimes,
     best,
     draft_times,
+    judged,
     predict_speedups,
 )
 from medusa_bench.results.rows import Provenance
@@ -155,6 +156,32 @@ def test_the_librarys_generate_is_counted_as_the_engine_is(model: DecoderModel) 
         engine.num_sequence_steps,
     )
     assert library.acceleration_rate == 1
+
+
+def test_steps_of_assisted_generation_end_with_the_text() -> None:
+    # A first step of 2 tokens, then 3 and 4, of which the text ends within the last.
+    steps = rounds._library_steps([[7] * 7], [2, 5, 9], decode_s=4.0)
+    assert [step.kept for step in steps] == [(3,), (2,)]
+    assert [step.accepted for step in steps] == [(2,), (3,)]
+    assert [step.step_s for step in steps] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("with_draft", [True, False])
+def test_assisted_generation_stands_beside_and_gives_vanillas_text(
+    model: DecoderModel, with_draft: bool
+) -> None:
+    here = study(model)
+    draft = DecoderModel(tiny_llama()) if with_draft else None  # the model as its own draft
+    assisted = here.assisted(3, draft, "itself" if with_draft else "")
+    variants = [here.variant(Vanilla()), here.library(), assisted]
+    runs = list(here.run_rounds(variants, 1))
+    vanilla, library, row = here.rows(variants, runs)
+    assert (row.is_assisted, row.is_library, library.is_assisted) == (True, False, False)
+    assert row.differences == ()
+    assert row.generated.draft_len == 3
+    if with_draft:  # nearly all is accepted
+        assert row.generated.acceleration_rate > 2
+    assert judged([vanilla, library, row])  # it is no candidate, but a baseline
 
 
 def ticking(model: DecoderModel, seq_len: int = 20) -> ModelTimes:

@@ -79,7 +79,7 @@ def load(
         hint = "a GGUF file needs: pip install gguf accelerate"
     else:
         _refuse_what_is_not_run(folder, name)
-    with told_as(f"{name} cannot be loaded", hint=hint), _quiet():
+    with told_as(f"{name} cannot be loaded", hint=hint), quiet():
         if not path.is_file():
             _refuse_larger_than_its_files(folder, more)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **more)
@@ -171,7 +171,7 @@ def _refuse_missing(report: Mapping[str, Any], name: str) -> None:
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a checkpoint that transformers reads, whole or not at all. Raises StorageError."""
     unfinished = folder.with_name(folder.name + ".unfinished")
-    with writing(folder), _quiet():
+    with writing(folder), quiet():
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         unfinished.replace(folder)
@@ -192,7 +192,7 @@ def _as_if_never_quantised(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, advice or retries on stderr: progress is the command line's to show."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging

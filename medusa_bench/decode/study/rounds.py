@@ -6,9 +6,9 @@ EOS or a limit, and prefill is kept apart on every side.
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ import torch
 from medusa_bench.compare.comparisons import Generation
 from medusa_bench.decode.engine.clock import Clock, now_s
 from medusa_bench.decode.engine.engine import Finish, Output, Step
+from medusa_bench.decode.engine.loading import quiet
 from medusa_bench.decode.engine.model import DecoderModel
 from medusa_bench.measure.host import Usage
 from medusa_bench.specs.dtypes import Dtype
@@ -42,6 +43,7 @@ class GeneratedVariant:
     num_candidates: int = 1
     lossless: bool = True
     is_library: bool = False  # transformers' own loop: a second baseline
+    is_assisted: bool = False  # the same with its own drafting: a third
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +104,16 @@ def library_answer(
     max_new_tokens: int,
     eos_token_ids: Collection[int] = (),
     context_limit: int,
+    assistance: Mapping[str, Any] | None = None,
     clock: Clock = time.perf_counter,
 ) -> Callable[[Texts], Output]:
-    """transformers' generate(), greedy, timed as the engine is: prefill ends with the first token.
+    """transformers' generate(), greedy, timed as the engine is: prefill ends with its first step.
 
+    assistance: what generate() drafts with (assistant_model, prompt_lookup_num_tokens); it does so
+    for one text at a time, and its first step brings what it verified along with the prompt.
     Prompts of a batch are padded to the left, as generate() wants them.
     """
     device = next(model.parameters()).device
-
-    def now() -> float:
-        return now_s(device, clock)
 
     def answer(prompts: Texts) -> Output:
         longest = max(map(len, prompts))
@@ -120,47 +122,70 @@ def library_answer(
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
-        first_s: list[float] = []
+        stamps: list[tuple[float, int]] = []
 
         def stamp(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            if not first_s:
-                first_s.append(now())
+            stamps.append((now_s(device, clock), input_ids.shape[1] - longest))
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
-        start_s = now()
-        output = model.generate(
-            ids.to(device),
-            attention_mask=mask.to(device),
-            do_sample=False,
-            max_new_tokens=min(max_new_tokens, context_limit - longest),
-            eos_token_id=sorted(eos_token_ids) or None,
-            pad_token_id=0,
-            stopping_criteria=[stamp],
-        )
-        end_s = now()
+        start_s = now_s(device, clock)
+        with quiet():  # of what transformers passes to itself when it drafts
+            output = model.generate(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                do_sample=False,
+                max_new_tokens=min(max_new_tokens, context_limit - longest),
+                eos_token_id=sorted(eos_token_ids) or None,
+                pad_token_id=0,
+                stopping_criteria=[stamp],
+                **(assistance or {}),
+            )
+        end_s = now_s(device, clock)
         texts = [_until_eos(row, eos_token_ids) for row in output[:, longest:].tolist()]
-        num_steps = max(map(len, texts)) - 1
-        decode_s = end_s - first_s[0]
-        each_s = decode_s / max(1, num_steps)
-        taking_part = [
-            tuple(row for row, text in enumerate(texts) if len(text) > step)
-            for step in range(1, num_steps + 1)
-        ]
+        decode_s = end_s - stamps[0][0]
         return Output(
             method="generate()",
             sequences=tuple(texts),
             finishes=tuple(
                 Finish.EOS if text[-1] in eos_token_ids else Finish.LENGTH for text in texts
             ),
-            prefill_s=first_s[0] - start_s,
+            prefill_s=stamps[0][0] - start_s,
             decode_s=decode_s,
-            steps=tuple(
-                Step(rows, (0,) * len(rows), (1,) * len(rows), 1, each_s, 0.0, each_s)
-                for rows in taking_part
-            ),
+            steps=_library_steps(texts, [length for _, length in stamps], decode_s),
         )
 
     return answer
+
+
+def _library_steps(
+    texts: Sequence[Sequence[int]], lengths: Sequence[int], decode_s: float
+) -> tuple[Step, ...]:
+    """Steps as long as each other, after the first; lengths: of the new text after each step.
+
+    A text takes part until its end; what lies beyond that does not count.
+    """
+    taking_part = []
+    for before, after in pairwise(lengths):
+        brought = {
+            row: min(after, len(text)) - before
+            for row, text in enumerate(texts)
+            if len(text) > before
+        }
+        if brought:
+            taking_part.append((after - before, brought))
+    each_s = decode_s / max(1, len(taking_part))
+    return tuple(
+        Step(
+            rows=tuple(brought),
+            accepted=(added - 1,) * len(brought),
+            kept=tuple(brought.values()),
+            num_nodes=added,
+            step_s=each_s,
+            draft_s=0.0,
+            verify_s=each_s,
+        )
+        for added, brought in taking_part
+    )
 
 
 def _until_eos(tokens: Sequence[int], eos_token_ids: Collection[int]) -> tuple[int, ...]:

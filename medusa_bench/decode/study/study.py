@@ -196,6 +196,7 @@ class Row:
     simulated: Comparison | None
     gap: Gap | None
     is_library: bool
+    is_assisted: bool
     sampled: bool  # at a temperature: texts cannot be the same
     over_vanilla: Paired | None = None
     over_library: Paired | None = None
@@ -300,6 +301,34 @@ class GenerationStudy:
         )
         return GeneratedVariant("generate()", answer, is_library=True)
 
+    def assisted(
+        self, draft_len: int, draft: DecoderModel | None = None, name: str = ""
+    ) -> GeneratedVariant:
+        """generate() with its own drafting: a draft model, or prompt lookup without one.
+
+        As many tokens in every step as drafts are long, as our methods have it.
+        """
+        model = self.engine.model
+        if draft is None:
+            assistance: dict[str, Any] = {"prompt_lookup_num_tokens": draft_len}
+        else:
+            config = draft.model.generation_config
+            config.num_assistant_tokens = draft_len
+            config.num_assistant_tokens_schedule = "constant"
+            config.assistant_confidence_threshold = 0.0
+            assistance = {"assistant_model": draft.model}
+        answer = rounds.library_answer(
+            model.model,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_ids=self.eos_token_ids,
+            context_limit=model.context_limit,
+            assistance=assistance,
+        )
+        label = f"generate(), {name or 'prompt lookup'}, {draft_len}"
+        return GeneratedVariant(
+            label, answer, name, draft_len, num_candidates=draft_len + 1, is_assisted=True
+        )
+
     def run_rounds(
         self, variants: Sequence[GeneratedVariant], num_rounds: int
     ) -> Iterator[BatchRun]:
@@ -380,6 +409,7 @@ class GenerationStudy:
                     if simulated and times and drafting_s
                     else None,
                     is_library=variant.is_library,
+                    is_assisted=variant.is_assisted,
                     sampled=sampled,
                     over_vanilla=paired(own, baseline),
                     over_library=paired(own, library),
@@ -476,9 +506,12 @@ def judged(rows: Sequence[Row]) -> list[str]:
     candidates = [
         Candidate(row.generated.method, row.over_vanilla, row.over_library)
         for row in rows[1:]
-        if not row.is_library
+        if not (row.is_library or row.is_assisted)
     ]
-    return verdict(candidates, library)
+    assisted = [
+        Candidate(row.generated.method, row.over_vanilla) for row in rows if row.is_assisted
+    ]
+    return verdict(candidates, library, assisted)
 
 
 def _gap(runs: Sequence[BatchRun], times: ModelTimes, drafting_s: float) -> Gap | None:

@@ -118,7 +118,7 @@ def variants(
     found = Variants()
     found.add(study.variant(Vanilla()), 0.0)
     if not request.temperature:
-        found.variants.append(study.library())
+        found.variants += [study.library(), *_assisted(loaded, request)]
     if loaded.heads is not None:
         _add_medusas(found, loaded, timings, foreseen, request)
     for draft_len in request.draft_lens:
@@ -138,6 +138,16 @@ def variants(
         if request.lookup:
             found.add(study.variant(Lookup(draft_len), name=f"prompt lookup, {draft_len}"), 0.0)
     return found
+
+
+def _assisted(loaded: Loaded, request: Request) -> list[GeneratedVariant]:
+    """transformers' own drafting at the first draft length. It takes one text at a time, and
+    chooses the cache of a compiled model itself."""
+    study, draft_len = loaded.study, request.draft_lens[0]
+    if study.batch_size > 1 or request.compiled:
+        return []
+    found = [study.assisted(draft_len, draft, name) for name, draft in loaded.drafts.items()]
+    return [*found, study.assisted(draft_len)] if request.lookup else found
 
 
 def _add_medusas(
