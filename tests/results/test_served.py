@@ -1,5 +1,6 @@
 """Blocks of servers as lines: what is written is read, and what was altered is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_a_torn_line_is_left_out_and_cut_off(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         writer.append(BLOCK)
     assert (tmp_path / served.FILE).read_bytes() == line + line
+
+
+def test_a_whole_block_stands_before_one_with_failed_requests(tmp_path: Path) -> None:
+    whole, again = replace(BLOCK, refusals=()), replace(BLOCK, refusals=(), elapsed_s=9.0)
+    with Writer(tmp_path) as writer:
+        writer.append(BLOCK)
+        assert not writer.has(BLOCK.key)
+        writer.append(whole)
+        writer.append(BLOCK)
+        assert writer.has(BLOCK.key)
+    assert served.load(tmp_path) == [whole]
+    with Writer(tmp_path) as writer:
+        writer.append(again)
+    assert served.load(tmp_path) == [again]
 
 
 def test_an_altered_line_is_refused_with_its_place(tmp_path: Path) -> None:
