@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from medusa_bench.predict import calibration_files, scoring
+from medusa_bench.predict import calibration_files, operator_tables, scoring
 from medusa_bench.predict.scoring import LeaveOut, Score, Scored
 from medusa_bench.results import tables
 from medusa_bench.results.rows import Timing
@@ -48,6 +48,7 @@ class Row:
     timing: Timing | None = None
     temperature: str = "any"
     seeds: int = 1
+    operators: str = ""  # which published table of operators it is, where it is no products
     fitted: str = ""  # what of the table stands behind what ships, where something does
 
     @classmethod
@@ -76,6 +77,10 @@ def rows() -> list[Row]:
 
 def score(row: Row, reference: Path) -> Score:
     """The mean over the row's seeds."""
+    if row.operators:
+        table = operator_tables.Table(row.operators)
+        found = operator_tables.scored(row.path(reference), table, row.gpu)
+        return scoring.score(found[_named(row, found.observations)])
     observations = chosen(row, tables.with_gpu(tables.read(row.path(reference)), row.gpu))
     runs = [_scored(row, observations, seed) for seed in range(row.seeds)]
     return scoring.mean_score([scoring.score(run) for run in runs])
@@ -83,13 +88,19 @@ def score(row: Row, reference: Path) -> Score:
 
 def chosen(row: Row, observations: Observations) -> Observations:
     """The rows of a table that are scored, and fitted where the split says so."""
-    here = np.full(len(observations), True)
-    for name, values in (row.where or {}).items():
-        here &= np.isin(observations.label(name), values)
+    here = _named(row, observations)
     if row.temperature == "cold":
         here &= is_cold(observations, load(row.gpu or "").l2_bytes)
     timing = row.timing or observations.timing
     return replace(observations[np.flatnonzero(here)], timing=timing)
+
+
+def _named(row: Row, observations: Observations) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The rows that a line's labels name."""
+    here = np.full(len(observations), True)
+    for name, values in (row.where or {}).items():
+        here &= np.isin(observations.label(name), values)
+    return here
 
 
 def is_cold(observations: Observations, l2_bytes: float) -> np.ndarray[Any, np.dtype[np.bool_]]:

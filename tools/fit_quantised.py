@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medusa_bench.predict import fitting
 from medusa_bench.predict.calibration import DeviceCeilings, Parameters
 from medusa_bench.predict.fitting import Prior
+from medusa_bench.predict.operator_tables import fitted_half
 from medusa_bench.predict.quantised import Kernels, work_of
 from medusa_bench.results import tables
 from medusa_bench.results.tables import Observations
@@ -28,12 +28,6 @@ _PRIOR = Prior(Parameters(6e-6, 0.7, 0.5))
 def scheme_of(label: str) -> Scheme:
     """The scheme of a row's dtype; the integers of these rows have a scale a column."""
     return integer(4, 0, zero_point=False) if label == "int4" else SCHEMES[label]
-
-
-def fitted_half(shape_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows are fitted to."""
-    order = np.random.default_rng(0).permutation(shape_ids.max() + 1)
-    return np.isin(shape_ids, order[: len(order) // 2])
 
 
 def fit(rows: Observations, device: str, scheme: Scheme) -> Kernels:

@@ -15,6 +15,9 @@ from medusa_bench.results.rows import Estimate, Grid, Provenance, Task, Timing
 from medusa_bench.specs.operators import Point
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from medusa_bench.predict.latency import LatencyModel
     from medusa_bench.predict.scoring import Score, Scored
     from medusa_bench.results.tables import Observations
@@ -36,6 +39,7 @@ How accurate predictions are (FILE: the published measurements), one command a r
   a model left out     predict --against FILE --where source=vidur --leave-out model
   shapes left out      predict --against FILE --where source=aiconfigurator --leave-out shape
   a GPU left out       predict --against FILE --leave-out gpu
+  experts, attention   predict --against moe.parquet --table moe
 """
 )
 @grid_options
@@ -68,6 +72,11 @@ How accurate predictions are (FILE: the published measurements), one command a r
     metavar="OURS=THEIRS,...",
     help="With --against: what the table calls m, n, k, dtype, latency_us (or latency_ms), batch.",
 )
+@click.option(
+    "--table",
+    type=click.Choice(["attention", "moe", "allreduce", "gemm", "mla", "delta"]),
+    help="With --against: a published table of these operators, scored as shipped.",
+)
 @click.option("--where", "wheres", multiple=True, help="With --against: only rows, COLUMN=VALUE.")
 @click.option("--calibrate-on", type=Whole(1), help="Fit on N of a GPU's rows, score the others.")
 @click.option(
@@ -86,7 +95,10 @@ def command(**options: Any) -> int:
     --against, predictions are scored on measured rows with the columns dtype, m, n, k, latency_us
     and optionally batch, gpu, source, model, op: the mean, median, 95th percentile and largest
     absolute error of latency, the share of rows inside of the interval, and the bare roofline's
-    error beside them, all in percent.
+    error beside them, all in percent. With --table the rows are of decode attention, experts, sums
+    over GPUs, latent attention, delta nets or quantised products, under aiconfigurator's column
+    names: cold ones are scored, of GPUs whose kernels were fitted to such rows the half of the
+    settings that was left out.
     """
     return _against(options) if options["against"] else _predict(options)
 
@@ -100,7 +112,7 @@ def _predict(options: dict[str, Any]) -> int:
     from medusa_bench.predict.choosing import Kind
     from medusa_bench.specs import paper_grid
 
-    for name in ("wheres", "calibrate_on", "leave_out", "exclude_models"):
+    for name in ("wheres", "calibrate_on", "leave_out", "exclude_models", "table"):
         if options[name]:
             raise click.UsageError(f"--{name.rstrip('s').replace('_', '-')} goes with --against.")
     writes = options["output"] is not None
@@ -331,8 +343,6 @@ def _environment(gpu: str, models: "Mapping[Timing, LatencyModel]") -> Any:
 
 
 def _against(options: dict[str, Any]) -> int:
-    from dataclasses import asdict
-
     from medusa_bench.predict import calibration_files, scoring
     from medusa_bench.results import tables
 
@@ -340,14 +350,28 @@ def _against(options: dict[str, Any]) -> int:
         raise click.UsageError("--calibrate-on and --leave-out exclude each other.")
     if options["output"] or options["explain"]:
         raise click.UsageError("--against prints a score: it takes neither -o nor --explain.")
+    if options["table"]:
+        return _table(options)
     rows = _chosen(tables.read(options["against"], options["columns"]), options)
     calibrations = calibration_files.shipped_calibrations()
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     runs = [_scored(rows, calibrations, options, seed) for seed in seeds]
     total = scoring.mean_score([scoring.score(run) for run in runs])
     groups = scoring.grouped(scoring.joined(runs))
+    _show(total, groups, options, {})
+    return ExitCode.OK
+
+
+def _show(
+    total: "Score",
+    groups: "Mapping[str, Mapping[str, Score]]",
+    options: dict[str, Any],
+    beside: Mapping[str, float],
+) -> None:
+    from dataclasses import asdict
+
     if options["as_json"]:
-        document: dict[str, Any] = asdict(total)
+        document: dict[str, Any] = {**asdict(total), **beside}
         document["groups"] = {
             name: {value: asdict(score) for value, score in scores.items()}
             for name, scores in groups.items()
@@ -355,25 +379,55 @@ def _against(options: dict[str, Any]) -> int:
         console.print_json(document)
     else:
         _print_scores(total, groups, options)
+
+
+def _table(options: dict[str, Any]) -> int:
+    """Score a table of operators that are no plain product, by what ships."""
+    from medusa_bench.predict import operator_tables, scoring
+    from medusa_bench.predict.operator_tables import Table
+
+    for name in ("columns", "calibrate_on", "leave_out", "exclude_models", "seed"):
+        if options[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"--table scores what ships: it takes no {option}.")
+    if options["seeds"] > 1:
+        raise click.UsageError("--table scores what ships: it takes no --seeds.")
+    path, table = options["against"], Table(options["table"])
+    found = operator_tables.scored(path, table, options["gpu"])
+    found = found[_where(found.observations, options)]
+    beside = {}
+    if table is Table.MOE:
+        observations, errors = operator_tables.ratio_errors(path, options["gpu"])
+        if len(errors) and len(chosen := errors[_where(observations, options)]):
+            beside["ratio_mape"] = 100 * float(chosen.mean())
+    _show(scoring.score(found), scoring.grouped(found), options, beside)
+    if beside and not options["as_json"]:
+        console.say(f"Latency over that of one token: {beside['ratio_mape']:.1f} % mean error.")
     return ExitCode.OK
 
 
 def _chosen(rows: "Observations", options: dict[str, Any]) -> "Observations":
     """The rows that --where names, of the GPU that --gpu names."""
-    import numpy as np
-
     from medusa_bench.results.tables import with_gpu
 
+    return with_gpu(rows[_where(rows, options)], options["gpu"])
+
+
+def _where(rows: "Observations", options: dict[str, Any]) -> "NDArray[np.bool_]":
+    """Which rows --where names."""
+    import numpy as np
+
+    here = np.full(len(rows), True)
     for where in options["wheres"]:
         column, equals, value = where.partition("=")
         if not equals:
             raise click.UsageError(f"--where {where!r} is not COLUMN=VALUE.")
-        chosen = np.flatnonzero(rows.label(column.strip()) == value.strip())
-        if len(chosen) == 0:
-            known = ", ".join(map(str, np.unique(rows.label(column.strip()))))
+        labels = rows.label(column.strip())
+        if not (here & (labels == value.strip())).any():
+            known = ", ".join(map(str, np.unique(labels[here])))
             raise MedusaBenchError(f"No row has {where}.", hint=f"{column} is one of {known}.")
-        rows = rows[chosen]
-    return with_gpu(rows, options["gpu"])
+        here &= labels == value.strip()
+    return here
 
 
 def _scored(

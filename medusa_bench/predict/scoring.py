@@ -370,7 +370,7 @@ def _devices(
             yield profile, str(source), np.flatnonzero(here & (observations.source == source))
 
 
-def _stored(label: str) -> tuple[Dtype, Scheme | None]:
+def stored(label: str) -> tuple[Dtype, Scheme | None]:
     """A row's dtype, or bfloat16 with weights in a scheme; integers of tables are of columns."""
     if label not in SCHEMES:
         return Dtype(label), None
@@ -381,7 +381,7 @@ def _joined(
     observations: Observations, models: Sequence[tuple[NDArray[np.int64], Calibrated]]
 ) -> Scored:
     by_dtype = [
-        (rows[observations.dtype[rows] == dtype], model, *_stored(str(dtype)))
+        (rows[observations.dtype[rows] == dtype], model, *stored(str(dtype)))
         for rows, model in models
         for dtype in np.unique(observations.dtype[rows])
     ]

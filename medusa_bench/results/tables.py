@@ -158,8 +158,12 @@ def read(path: Path, names: Mapping[str, str] | None = None) -> Observations:
     """
     if path.is_dir() or path.as_posix() == paper_grid.RESULTS:
         return _from_results(path)
-    columns = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-    return from_columns(_ours(columns, names or {}, str(path)), where=str(path))
+    return from_columns(_ours(columns_of(path), names or {}, str(path)), where=str(path))
+
+
+def columns_of(path: Path) -> Mapping[str, Sequence[Any]]:
+    """The columns of a CSV or Parquet table as they are. Raises InvalidFileError."""
+    return _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
 
 
 def _ours(

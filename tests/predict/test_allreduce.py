@@ -24,12 +24,12 @@ def seconds(group: AllReduce, *message_bytes: float) -> list[float]:
     [
         ("a100_sxm", "vllm", "vLLM_custom_graph", 0.08),
         ("h100_sxm", "vllm", "vLLM_custom_graph", 0.06),
-        ("a100_sxm", "nccl", "nccl-tests", 0.05),
+        ("a100_sxm", "nccl", "nccl-tests", 0.07),
         ("h100_sxm", "nccl", "nccl-tests", 0.10),
     ],
 )
 def test_published_sums_are_met(gpu: str, framework: str, kernel: str, most: float) -> None:
-    """Mean absolute error on the rows that were fitted; of NCCL, where it is used: above 8 MB."""
+    """Mean absolute error on all rows, half of them fitted; of NCCL where it is used."""
     import pandas as pd
 
     rows = pd.read_parquet(TABLE)
