@@ -149,9 +149,12 @@ def _express(row: Mapping[str, str]) -> Published:
 
 
 def _group(row: Mapping[str, str], target: ModelShape) -> AllReduce | None:
-    """The GPUs over which a row's model is split, one node's; None for one."""
+    """The GPUs over which a row's model is split, one node's; None for one.
+
+    transformers puts layers on one GPU after the other: a token takes as long as on one.
+    """
     num_gpus = _whole(row, "num_gpus") if row.get("num_gpus") else 1
-    if num_gpus == 1:
+    if num_gpus == 1 or serving.engine_of(row.get("engine", "")) == _ONE_AFTER_THE_OTHER:
         return None
     profile = _found(profiles.profile_of, row["gpu"] or "no GPU", "GPU unknown")
     try:
@@ -159,6 +162,9 @@ def _group(row: Mapping[str, str], target: ModelShape) -> AllReduce | None:
         return all_reduce(profile, num_gpus)
     except (MedusaBenchError, ValueError):
         raise _RefusedError("a group of GPUs over which the model does not divide") from None
+
+
+_ONE_AFTER_THE_OTHER = "transformers"
 
 
 def _found(find: Callable[[str], T], name: str, reason: str) -> T:

@@ -16,9 +16,9 @@ from medusa_bench.compare.comparisons import Comparison
 from medusa_bench.compare.methods import vanilla
 from medusa_bench.compare.passes import Block, Method, Pass, all_reduced
 from medusa_bench.compare.serving import NO_ENGINE, Costs, EngineCost, Known, Steps, drafting_share
-from medusa_bench.predict import quantised
+from medusa_bench.predict import operator_costs, quantised
 from medusa_bench.predict.allreduce import SPREAD, AllReduce
-from medusa_bench.predict.latency import LatencyModel
+from medusa_bench.predict.latency import LatencyModel, Predictions
 from medusa_bench.results.rows import Provenance
 from medusa_bench.specs.columns import FloatArray, Latencies, Products
 from medusa_bench.specs.dtypes import Dtype
@@ -62,8 +62,9 @@ class StepCosts(Latencies):
 def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dtype) -> StepCosts:
     """What each step costs: every distinct product of all of them is predicted once.
 
-    A step's interval is the sum of its products' intervals: their errors come from one model and
-    are taken to fall on the same side.
+    Experts and latent attention are predicted as a whole where there are laws of them. A step's
+    interval is the sum of its products' intervals: their errors come from one model and are taken
+    to fall on the same side.
     """
     groups: dict[tuple[int, int], list[tuple[int, int, int, int, int]]] = {}
     kinds: dict[tuple[int, int], Pass] = {}
@@ -76,24 +77,36 @@ def step_costs(steps: Sequence[Sequence[Pass]], latency: LatencyModel, dtype: Dt
                 (index, setting.batch_size, setting.seq_len, setting.query_len, pass_.count)
             )
     columns, weights, cells = [], [], []
+    whole: list[tuple[Predictions, FloatArray, NDArray[np.int64]]] = []
     formats: dict[Scheme | None, int] = {None: 0}
     for key, rows in groups.items():
         # Floats: exact to 2^53, and no product of absurd sizes overflows.
         index, batch_size, seq_len, query_len, count = np.array(rows, dtype=np.float64).T
         shape = kinds[key].shape
         size = symbols(shape, batch_size, seq_len, query_len)
-        for operator, times in kinds[key].operators:
+        operators, cell = kinds[key].operators, index.astype(np.int64)
+        by_law, replaced = operator_costs.of_pass(shape, operators, size, latency, dtype)
+        whole += [(predicted, times * count, cell) for times, predicted in by_law]
+        for operator, times in operators:
+            if operator.name in replaced:
+                continue
             sizes = operator.sizes(size)
             for scheme, share in operator.formats(shape):
                 stored = formats.setdefault(scheme, len(formats))
                 columns.append(np.stack(np.broadcast_arrays(*sizes, stored, index)[:5]))
                 weights.append(times * share * count)
-                cells.append(index.astype(np.int64))
+                cells.append(cell)
     products, where = _distinct(np.concatenate(columns, axis=1))
-    weight, cell = np.concatenate(weights), np.concatenate(cells)
     predictions = quantised.predict_stored(
         latency, Products(*products[:4]), dtype, list(formats), products[4].astype(np.int64)
     )
+    if whole:
+        found = [predictions, *(each for each, *_ in whole)]
+        order = np.arange(sum(map(len, found)))
+        where = np.concatenate([where, order[len(predictions) :]])
+        predictions = quantised.joined(found, order)
+    weight = np.concatenate([*weights, *(each for _, each, _ in whole)])
+    cell = np.concatenate([*cells, *(each for *_, each in whole)])
 
     def total(per_product: FloatArray) -> FloatArray:
         sums = np.bincount(cell, weights=weight * per_product[where], minlength=len(steps))

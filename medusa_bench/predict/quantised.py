@@ -116,10 +116,12 @@ def predict_stored(
         if len(chosen):
             found.append((chosen, predict(latency, products[chosen], dtype, scheme)))
     order = np.argsort(np.concatenate([chosen for chosen, _ in found]))
-    return _joined([each for _, each in found], order)
+    return joined([each for _, each in found], order)
 
 
-def _joined(found: Sequence[Predictions], order: NDArray[np.int64]) -> Predictions:
+def joined(found: Sequence[Predictions], order: NDArray[np.int64]) -> Predictions:
+    """Several predictions as one, rows of all of them in this order."""
+
     def column(of: Sequence[object], name: str) -> NDArray[Any]:
         joined: NDArray[Any] = np.concatenate([getattr(each, name) for each in of])[order]
         return joined
