@@ -1,7 +1,8 @@
 """Write predict/operator_laws.toml: what kernels of attention, experts and states reach.
 
 Fitted robustly (scipy.optimize.least_squares, soft L1 of ln(latency)) to the cold rows of one half
-of the settings of published tables; error and interval are of the other half.
+of the settings of published tables, as is the interval; the error is of the other half, so that
+what `predict --table` scores, of error and of coverage, was seen by no fit.
 
     python -m tools.fit_operators ../shared/reference/modern
 """
@@ -30,8 +31,8 @@ FILES: Mapping[Table, str] = {
 _HEAD = """\
 # What kernels reach, by GPU (predict/operator_laws.py has the law). Fitted to public tables of
 # aiconfigurator (Apache-2.0, commit 095f58a51c4ca8e61b66ec108d86f223f8d559ce): cold rows of one
-# half of the settings; error and interval (low, high: 5 % and 95 % of ln(true / predicted), for
-# rows bound by launch, memory, compute) are of the other half. The tables are not copied here.
+# half of the settings, as is the interval (low, high: 5 % and 95 % of ln(true / predicted), for
+# rows bound by launch, memory, compute); error is of the other half. The tables are not copied.
 # Made by `python -m tools.fit_operators`; the first kernel of a kind and GPU is the usual one.
 """
 _MOST = 0.95  # a share of a ceiling is less than all of it
@@ -117,14 +118,21 @@ def fit(rows: Rows) -> Kernel | None:
     ceilings = DeviceCeilings.of(profile)
     seen, unseen = rows[np.flatnonzero(~rows.held_out)], rows[np.flatnonzero(rows.held_out)]
     kernel = replace(kernel, shares=_fitted(seen, kernel, ceilings, start.free))
-    demand = unseen.asked().demand(ceilings, kernel)
-    errors = np.log(unseen.latency_s / kernel.shares.latency_s(demand))
-    bound = kernel.shares.parts(demand).bound
+    demand = seen.asked().demand(ceilings, kernel)
     return replace(
         kernel,
-        interval=fitting.interval(errors, bound),
-        error=float(np.abs(np.expm1(-errors)).mean()),
+        interval=fitting.interval(
+            _log_errors(seen, kernel, ceilings), kernel.shares.parts(demand).bound
+        ),
+        error=float(np.abs(np.expm1(-_log_errors(unseen, kernel, ceilings))).mean()),
     )
+
+
+def _log_errors(rows: Rows, kernel: Kernel, ceilings: DeviceCeilings) -> FloatArray:
+    """ln(true / predicted) of each row."""
+    demand = rows.asked().demand(ceilings, kernel)
+    errors: FloatArray = np.log(rows.latency_s / kernel.shares.latency_s(demand))
+    return errors
 
 
 def _fitted(

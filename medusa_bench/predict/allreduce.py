@@ -15,6 +15,7 @@ Fitted to public tables of aiconfigurator (Apache-2.0, commit 095f58a: vLLM 0.14
 A100; vLLM 0.24, SGLang 0.5.14, TensorRT-LLM 1.3 on H100; NCCL 2.27 and 2.29; L40S), with CUDA
 graphs, on the half of the settings that operator_tables does not hold out: 4.6 to 8.5 % off on the
 other half (TensorRT-LLM 1.0 on A100 16 %, a L40S with 8 GPUs up to 28 %), NCCL 8 %.
+`python -m tools.fit_sums` prints them again.
 """
 
 import math
@@ -142,7 +143,7 @@ class AllReduce:
             return np.zeros_like(message_bytes)
         if not self.nvlink:
             pcie = _PCIE.get(self.engine, _PCIE[_VLLM])[tp]
-            return _quicker(
+            return quicker(
                 pcie.quick_s + ring_bytes / (pcie.quick_share * self._link),
                 pcie.fixed_s + ring_bytes / (pcie.share * self._link),
             )
@@ -174,10 +175,10 @@ class AllReduce:
             fixed_s = kernel.fixed_s + kernel.per_gpu_s * self.num_gpus
             return fixed_s + sent / (kernel.share * self._link)
 
-        return _quicker(time_s(pair.one_shot, first), time_s(pair.two_shot, second))
+        return quicker(time_s(pair.one_shot, first), time_s(pair.two_shot, second))
 
 
-def _quicker(first_s: FloatArray, second_s: FloatArray) -> FloatArray:
+def quicker(first_s: FloatArray, second_s: FloatArray) -> FloatArray:
     """The smaller of two, smoothly."""
     found: FloatArray = (first_s**-4.0 + second_s**-4.0) ** -0.25
     return found

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from medusa_bench.base.errors import InvalidFileError
-from medusa_bench.predict import operator_tables, scoring
+from medusa_bench.predict import operator_laws, operator_tables, scoring
+from medusa_bench.predict.operator_laws import Kind
 from medusa_bench.predict.operator_tables import Table, read, scored
 from tests.conftest import REFERENCE
+from tools import fit_operators, fit_sums
 
 MODERN = REFERENCE / "modern"
 needs_tables = pytest.mark.skipif(
@@ -107,3 +109,23 @@ def test_ratios_over_one_token_are_met() -> None:
     dense = observations.dtype == "bfloat16"
     assert dense.sum() > 300
     assert errors[dense].mean() < 0.08
+
+
+@needs_tables
+def test_what_ships_is_what_the_fit_finds() -> None:
+    rows = read(MODERN / "gated_delta_net_decode.parquet", Table.DELTA)
+    (again,) = [kernel for group in rows.groups() if (kernel := fit_operators.fit(rows[group]))]
+    (there,) = [each for each in operator_laws.shipped() if each.kind is Kind.DELTA]
+    assert there.shares.launch_s == pytest.approx(again.shares.launch_s, rel=1e-3)
+    assert there.shares.bandwidth_share == pytest.approx(again.shares.bandwidth_share, rel=1e-3)
+    assert there.num_rows == again.num_rows
+
+
+@needs_tables
+def test_sums_that_ship_are_what_the_fit_finds() -> None:
+    rows = read(MODERN / "allreduce.parquet", Table.ALLREDUCE)
+    chosen = (rows.words["gpu"] == "h100_sxm") & (rows.words["framework"] == "vllm 0.24.0")
+    mine = rows[np.flatnonzero(chosen)]
+    parameters, error = fit_sums.nvlink(mine)
+    assert parameters[:3] == pytest.approx([4.25e-6, 0.069e-6, 0.509], rel=0.01)
+    assert error < 0.06
