@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.base import ranges
-from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.predict import allreduce, calibration_files, operator_laws, scoring
 from medusa_bench.predict.calibration import DeviceCeilings
 from medusa_bench.predict.operator_laws import (
@@ -208,8 +208,6 @@ def read(path: Path, table: Table) -> Rows:
     latency_s = 1e-6 * _numbers(columns["latency_us"], "latency_us", path)
     if not len(latency_s):
         raise InvalidFileError(f"{path} has no rows.")
-    if (zero := np.flatnonzero(latency_s <= 0)).size:
-        raise InvalidFileError(f"{path}, row {zero[0] + 1}: latency_us is not above zero.")
     rows = Rows(table, latency_s, counts, words, _held_out([*counts.values(), *words.values()]))
     return _supported(rows, path)
 
@@ -219,14 +217,16 @@ def _numbers(values: Any, name: str, path: Path) -> FloatArray:
         numbers = np.asarray(values).astype(np.float64)
     except (TypeError, ValueError):
         raise InvalidFileError(f"{path}: {name} is not a column of numbers.") from None
-    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0) & (numbers <= _LARGEST)))
+    least = 0.0 if name in _MAY_BE_NONE else _SMALLEST
+    wrong = np.flatnonzero(~((numbers >= least) & (numbers <= _LARGEST)))
     if wrong.size:
         value = ranges.shortly(numbers[wrong[0]].item())
         raise InvalidFileError(f"{path}, row {wrong[0] + 1}: {name} is {value}.")
     return numbers
 
 
-_LARGEST = float(1 << 40)
+_MAY_BE_NONE = frozenset({"cached_tokens", "window_tokens"})
+_SMALLEST, _LARGEST = 1e-3, float(1 << 40)  # microseconds, or counts
 
 
 def _supported(rows: Rows, path: Path) -> Rows:
@@ -262,15 +262,14 @@ def _held_out(columns: Sequence[NDArray[Any]]) -> Flags:
 def scored(path: Path, table: Table, gpu: str | None = None) -> Scored:
     """A table's rows beside what ships. gpu: only its rows.
 
-    Raises InvalidFileError for a file that is no such table or has no row to score.
+    Raises InvalidFileError for a file that is no such table or has no row to score, and
+    MedusaBenchError where none is of that GPU.
     """
     if table is Table.GEMM:
         return _gemm(path, gpu)
     rows = read(path, table)
     if gpu is not None:
-        name = profile_of(gpu).name
-        mine = [profile_of(str(each)).name == name for each in rows.words["gpu"]]
-        rows = rows[np.flatnonzero(mine)] if any(mine) else rows
+        rows = _of_gpu(rows, profile_of(gpu).name)
     predict = _sums if table is Table.ALLREDUCE else _operators
     parts = [each for group in rows.groups() if (each := predict(rows[group])) is not None]
     if not parts:
@@ -279,6 +278,16 @@ def scored(path: Path, table: Table, gpu: str | None = None) -> Scored:
             hint="rows that read more than two L2s are scored.",
         )
     return scoring.joined(parts)
+
+
+def _of_gpu(rows: Rows, name: str) -> Rows:
+    there = {str(each): profile_of(str(each)).name for each in np.unique(rows.words["gpu"])}
+    mine = [theirs for theirs, ours in there.items() if ours == name]
+    if not mine:
+        raise MedusaBenchError(
+            f"None of the rows is of {name}.", hint=f"they are of {', '.join(there)}."
+        )
+    return rows[np.flatnonzero(np.isin(rows.words["gpu"], mine))]
 
 
 def _operators(rows: Rows) -> Scored | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medusa_bench.base.errors import InvalidFileError
+from medusa_bench.base.errors import InvalidFileError, MedusaBenchError
 from medusa_bench.predict import operator_laws, operator_tables, scoring
 from medusa_bench.predict.operator_laws import Kind
 from medusa_bench.predict.operator_tables import Table, read, scored
@@ -91,8 +91,10 @@ def test_every_cold_row_of_a_card_without_a_fit_is_scored(tmp_path: Path) -> Non
         ("gpu,latency_us\nh100_sxm,1\n", "has no column 'batch_size'"),
         (DELTA, "has no rows"),
         (delta_rows(("h100_sxm", 64, -1.0)), "row 1: latency_us is -1"),
-        (delta_rows(("h100_sxm", 64, 0.0)), "latency_us is not above zero"),
+        (delta_rows(("h100_sxm", 64, 0.0)), "row 1: latency_us is 0"),
         (delta_rows(("h100_sxm", 64, float("nan"))), "latency_us is nan"),
+        (delta_rows(("h100_sxm", 64, float("inf"))), "latency_us is inf"),
+        (delta_rows(("h100_sxm", 0, 4.0)), "batch_size is 0"),
         (delta_rows(("h100_sxm", 1, 4.0)), "no cold row"),
         (delta_rows(("h100_sxm", 64, 4.0)).replace("delta_rule", "conv"), "no row that"),
         (delta_rows(("h100_sxm", 64, 4.0)).replace(",16,", ",x,"), "not a column of numbers"),
@@ -101,6 +103,12 @@ def test_every_cold_row_of_a_card_without_a_fit_is_scored(tmp_path: Path) -> Non
 def test_what_is_no_such_table_is_refused_in_words(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(InvalidFileError, match=what):
         scored(write(tmp_path, text), Table.DELTA)
+
+
+def test_a_gpu_that_no_row_is_of_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, delta_rows(("h100_sxm", 64, 100.0)))
+    with pytest.raises(MedusaBenchError, match="None of the rows is of l40s"):
+        scored(path, Table.DELTA, "l40s")
 
 
 @needs_tables
