@@ -147,8 +147,9 @@ def run(args: list[str] | None = None) -> int:
     except MedusaBenchError as error:
         return _say(error)
     except BrokenPipeError:
-        # The reader (head, less) has gone; keep the interpreter from flushing into the void.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from medusa_bench.cli import console
+
+        console.stop_writing()
         return ExitCode.OK
     except OSError as error:
         if error.strerror is None:

@@ -1,6 +1,7 @@
 """How numbers, tables, progress and warnings look. The only other place that prints is click."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -22,9 +23,15 @@ __all__ = [
     "significant",
     "stderr",
     "stdout",
+    "stop_writing",
     "table",
     "warn",
 ]
+
+
+def stop_writing() -> None:
+    """The reader (head, less) has gone; keep the interpreter from flushing into the void."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Console(Console):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medusa_bench.base.errors import ExitCode, MedusaBenchError
-from medusa_bench.base.exits import csv_cell, markdown_cell
 from medusa_bench.base.files import write_whole
 from medusa_bench.cli import console
 from medusa_bench.cli.options import Number
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from medusa_bench.results.differences import Difference
-    from medusa_bench.results.reading import Cell, Results
-    from medusa_bench.results.rows import ResultPoint
+    from medusa_bench.results.points import Points
+    from medusa_bench.results.reading import Results
 
 FORMATS = ("csv", "json", "jsonl", "markdown", "md", "parquet")
 _SUFFIXES = {f".{form}": form for form in FORMATS}
@@ -63,18 +61,22 @@ def export(folders: tuple[str, ...], output: str | None, form: str | None) -> No
     """One row a logical point, as CSV, JSON (Lines), Markdown or Parquet; folders are joined."""
     from pathlib import Path
 
-    from medusa_bench.results.reading import export_rows
+    from medusa_bench.results import exports
 
-    rows = [row for folder in folders for row in export_rows(_load(folder))]
+    tables = [_load(folder).points() for folder in folders]
     form = form or _SUFFIXES.get(Path(output).suffix.lower() if output else "", "csv")
     if form == "parquet":
         if output is None:
             raise click.UsageError("Parquet is not for a terminal: name a file with -o.")
-        _write(output, _parquet(rows))
+        _write(output, exports.parquet(tables))
     elif output:
-        _write(output, _text(rows, form).encode())
+        _write(output, (piece.encode() for piece in exports.TEXTS[form](tables)))
     else:
-        click.echo(_text(rows, form), nl=False)
+        try:
+            for piece in exports.TEXTS[form](tables):
+                click.echo(piece, nl=False)
+        except BrokenPipeError:  # caught here, since click makes exit code 1 of it
+            console.stop_writing()
 
 
 @command.command(epilog="Example: medusa-bench results merge shard-1 shard-2 -o results/all")
@@ -86,7 +88,7 @@ def merge(folders: tuple[str, ...], output: str) -> None:
 
     sources = [_load(folder) for folder in folders]
     num_rows = sum(len(source.rows) for source in sources)
-    num_distinct = len({(r.task, r.round_index) for source in sources for r in source.rows})
+    num_distinct = result_folders.num_distinct(sources)
     merged = result_folders.merge(sources, output)
     if num_distinct < num_rows:
         _note(
@@ -156,7 +158,7 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
     """Check every line against its checksum and its key; exit code 1 if any is damaged."""
     from medusa_bench.results import folders as result_folders
 
-    checked = [result_folders.load(folder) for folder in folders]
+    checked = [result_folders.load(folder, from_lines=True) for folder in folders]
     if as_json:
         document = [
             {
@@ -184,6 +186,34 @@ def verify(folders: tuple[str, ...], as_json: bool) -> ExitCode:
     return ExitCode.ERROR if any(results.damages for results in checked) else ExitCode.OK
 
 
+@command.command(epilog="Example: medusa-bench results compact results/all")
+@click.argument("folders", nargs=-1, required=True)
+@click.option(
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(["npz", "parquet"]),
+    default="npz",
+    show_default=True,
+    help="parquet needs pyarrow; other programs read it too.",
+)
+def compact(folders: tuple[str, ...], form: str) -> None:
+    """Seal the rows of each folder as columns, so that it loads in a fraction of the time.
+
+    points.npz or points.parquet is written beside points.jsonl, with the size and SHA-256 of the
+    lines it stands for. Lines stay the truth: `verify` reads them, later ones are read behind the
+    seal, and a seal that does not fit its lines is left aside. It may be deleted at any time.
+    """
+    from medusa_bench.results import folders as result_folders
+
+    for folder in folders:
+        sealed = result_folders.compact(folder, f"points.{form}")
+        console.say(
+            f"{folder}/points.{form}: {len(sealed.table):,} rows sealed, of the first "
+            f"{sealed.num_bytes:,} bytes of {result_folders.POINTS_FILE}."
+        )
+
+
 def _load(folder: str) -> Results:
     """The folder's results, with a warning where lines are damaged."""
     from medusa_bench.results import folders as result_folders
@@ -205,7 +235,7 @@ def _note(message: str) -> None:
 # -- show ---------------------------------------------------------------------------------------
 
 
-def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]:
+def _document(results: Results, points: Points) -> dict[str, Any]:
     from dataclasses import asdict
 
     from medusa_bench.results.flags import WORDS
@@ -218,26 +248,22 @@ def _document(results: Results, points: Sequence[ResultPoint]) -> dict[str, Any]
         "commands": results.run.commands,
         "notes": results.notes,
         "num_points": len(points),
-        "num_points_with_number": sum(each.summary is not None for each in points),
-        "num_tasks_with_number": len(results.summaries),
+        "num_points_with_number": int(points.has_number.sum()),
+        "num_tasks_with_number": results.num_tasks_with_number,
         "num_rows": len(results.rows),
         "num_damaged_lines": len(results.damages),
         "failed": dict(Counter(f"{row.kind}: {row.reason}" for row in results.failures.values())),
         "skipped": dict(Counter(results.skips.values())),
-        "missing": dict(Counter(each.reason for each in points if each.summary is None)),
+        "missing": dict(points.count_reasons()),
         "flags": [
             {"flag": flag, "num_points": count, "means": means, "remedy": remedy}
-            for flag, count in _flag_counts(points)
+            for flag, count in points.count_flags().most_common()
             for means, remedy in [WORDS[flag]]
         ],
     }
 
 
-def _flag_counts(points: Iterable[ResultPoint]) -> list[tuple[Any, int]]:
-    return Counter(flag for each in points for flag in each.flags).most_common()
-
-
-def _show(results: Results, points: Sequence[ResultPoint]) -> None:
+def _show(results: Results, points: Points) -> None:
     from medusa_bench.results.flags import WORDS
 
     out = console.stdout()
@@ -256,33 +282,34 @@ def _show(results: Results, points: Sequence[ResultPoint]) -> None:
         line(f"Measured roofs ({len(results.roofs)} times, the last): {peaks}; {bandwidth}")
     for note in results.notes:
         line(f"Not counted: {note}")
-    have = [each for each in points if each.summary is not None]
     line("")
     line(
-        f"{len(have):,} of {len(points):,} logical points have a number; "
-        f"distinct products, dtypes and timings: {len(results.summaries):,}."
+        f"{int(points.has_number.sum()):,} of {len(points):,} logical points have a number; "
+        f"distinct products, dtypes and timings: {results.num_tasks_with_number:,}."
     )
-    out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(have)]))
-    line(_summary(have))
-    for reason, count in Counter(each.reason for each in points if not each.summary).most_common():
+    out.print(console.table(_OPERATOR_COLUMNS, [*_operator_rows(points)]))
+    line(_summary(points))
+    for reason, count in points.count_reasons().most_common():
         line(f"{count:,} without a number: {reason}")
-    for flag, count in _flag_counts(points):
+    for flag, count in points.count_flags().most_common():
         means, remedy = WORDS[flag]
         line(f"{count:,} {flag}: {means}; {remedy}.")
 
 
-def _summary(have: Sequence[ResultPoint]) -> str:
+def _summary(points: Points) -> str:
     """How far under the roof the points are, and how many of them are in doubt, in one line."""
-    shares = sorted(each.roof_fraction for each in have if each.roof_fraction is not None)
-    doubted = sum(bool(each.flags) for each in have)
+    places = points.place[points.has_number]
+    known = points.known
+    doubted = int(((known.flags != 0) | known.is_above_roof)[places].sum())
     doubts = (
-        f"{doubted:,} of {len(have):,} points are in doubt." if doubted else "None is in doubt."
+        f"{doubted:,} of {len(places):,} points are in doubt." if doubted else "None is in doubt."
     )
-    if not shares:
+    shares = known.roof_fraction[places][known.bound[places] > 0]
+    if not len(shares):
         return doubts
     return (
-        f"Of the measured roof {median(shares):.0%} is reached in the median, {shares[0]:.0%} to "
-        f"{shares[-1]:.0%}. {doubts}"
+        f"Of the measured roof {median(shares):.0%} is reached in the median, {shares.min():.0%} "
+        f"to {shares.max():.0%}. {doubts}"
     )
 
 
@@ -306,72 +333,21 @@ _OPERATOR_COLUMNS = (
 )  # fmt: skip
 
 
-def _operator_rows(points: Iterable[ResultPoint]) -> Iterable[list[str]]:
-    groups: dict[tuple[str, ...], list[ResultPoint]] = {}
-    for each in points:
-        point = each.point
-        names = (point.shape.name, point.operator.family, point.setting.phase)
-        groups.setdefault((*names, point.dtype, each.timing), []).append(each)
-    for key, group in groups.items():
-        latencies_s = [each.summary.latency_s for each in group if each.summary]
-        fractions = [each.roof_fraction for each in group if each.roof_fraction is not None]
+def _operator_rows(points: Points) -> Iterable[list[str]]:
+    by = ("model", "family", "phase", "dtype", "timing")
+    for names, group in points.grouped(by):
+        fractions = group["roof_fraction"]
         yield [
-            *key,
-            f"{len(group):,}",
-            console.duration(min(latencies_s)),
-            console.duration(max(latencies_s)),
-            console.si(max(each.flops_per_s or 0.0 for each in group), "FLOP/s"),
-            f"{min(fractions):.0%} to {max(fractions):.0%}" if fractions else "",
+            *names,
+            f"{len(fractions):,}",
+            console.duration(group["latency_s"].min()),
+            console.duration(group["latency_s"].max()),
+            console.si(group["flops_per_s"].max(), "FLOP/s"),
+            f"{fractions.min():.0%} to {fractions.max():.0%}" if group["bound"].any() else "",
         ]
 
 
-# -- export -------------------------------------------------------------------------------------
-
-
-def _text(rows: Sequence[dict[str, Cell]], form: str) -> str:
-    from medusa_bench.results.reading import EXPORT_COLUMNS
-
-    if form == "json":
-        return json.dumps(rows, indent=1, allow_nan=False) + "\n"
-    if form == "jsonl":
-        return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
-    if form in {"markdown", "md"}:
-        lines = [EXPORT_COLUMNS, ["---"] * len(EXPORT_COLUMNS)]
-        lines += [[_markdown_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(EXPORT_COLUMNS)
-    writer.writerows([csv_cell(row[name]) for name in EXPORT_COLUMNS] for row in rows)
-    return text.getvalue()
-
-
-def _markdown_cell(value: Cell) -> str:
-    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return markdown_cell(text)
-
-
-def _parquet(rows: Sequence[dict[str, Cell]]) -> bytes:
-    import io
-
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MedusaBenchError(
-            "Parquet needs pyarrow, which is not installed.",
-            hint="pip install 'medusa-bench[parquet]', or export CSV or JSON.",
-        ) from None
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), buffer)
-    return buffer.getvalue()
-
-
-def _write(output: str, content: bytes) -> None:
+def _write(output: str, content: bytes | Iterable[bytes]) -> None:
     from pathlib import Path
 
     write_whole(Path(output), content)

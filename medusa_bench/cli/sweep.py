@@ -22,7 +22,7 @@ from medusa_bench.measure import sweep
 from medusa_bench.measure.client import WorkerBackend, device_name, pick_device
 from medusa_bench.measure.sweep import Plan
 from medusa_bench.results import folders
-from medusa_bench.results.rows import Failure, Grid, Measurement, Roofs, Task
+from medusa_bench.results.rows import Failure, Grid, Roofs, Task
 from medusa_bench.specs import profiles
 from medusa_bench.specs.operators import Point
 from medusa_bench.specs.profiles import DeviceProfile
@@ -246,8 +246,8 @@ def _open(request: _Request, options: dict[str, Any]) -> tuple[WorkerBackend, Pa
     if path is not None:
         folders.refuse_if_busy(path)
         folders.refuse_if_unwritable(path)
-        if (path / folders.RUN_FILE).exists():
-            num_threads = folders.load(path).environment.num_threads
+        if run := folders.read_run(path):
+            num_threads = run.environment.num_threads
     backend = WorkerBackend(request.device, num_threads=num_threads, share_gpu=options["share_gpu"])
     return backend, path or _default_folder(backend.environment.device)
 
@@ -291,10 +291,9 @@ class _Sweep:
     def _left(self, *, retry_failed: bool) -> list[sweep.Work]:
         """The rounds left. A task that failed is done, unless failures are to be tried again."""
         done = self.writer.done
-        failed = {row.task for row in done.values() if isinstance(row, Failure)}
-        measured = {key for key, row in done.items() if isinstance(row, Measurement)}
+        failed = {row.task for row in done.failures}
         tasks = [task for task in self.plan.tasks if retry_failed or task not in failed]
-        return sweep.work(tasks, self.request.num_rounds, measured)
+        return sweep.work(tasks, self.request.num_rounds, done.measured)
 
     def _measure(self, left: list[sweep.Work], roofs: Roofs) -> None:
         budget_s = self.request.budget_s
@@ -321,7 +320,6 @@ class _Sweep:
             console.say("The time is up; nothing measured is lost.", err=True)
             return ExitCode.UNFINISHED
         tasks = set(self.plan.tasks)
-        failures = [row for row in self.writer.done.values() if isinstance(row, Failure)]
-        if any(row.task in tasks for row in failures):
+        if any(row.task in tasks for row in self.writer.done.failures):
             return ExitCode.POINTS_FAILED
         return ExitCode.OK

@@ -1,7 +1,7 @@
 """The numbers of a page as columns: names once, one row a task, and points that refer to them.
 
 A sweep's 11,760 logical points are 2,835 tasks, so a page of a hundred thousand points stays
-small. What a reader of the page downloads as CSV is `results.export_rows`, put together again.
+small. What a reader of the page downloads as CSV is `results.exports.rows`, put together again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from medusa_bench.predict.latency import LatencyModel
-from medusa_bench.results.reading import EXPORT_COLUMNS, Results
+from medusa_bench.results.points import EXPORT_COLUMNS
+from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import ResultPoint
 from medusa_bench.specs import profiles
 from medusa_bench.specs.ceilings import Bound

@@ -7,8 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medusa_bench.base.errors import MedusaBenchError
+from medusa_bench.results.asked import NAMES, PHASES, distinct
+from medusa_bench.results.columns import DTYPES, TIMINGS
+from medusa_bench.results.points import Known, Points, Words
 from medusa_bench.results.rows import (
     ABOVE_ROOF,
     Provenance,
@@ -23,6 +30,9 @@ from medusa_bench.specs.operators import FIGURE_SERIES
 from medusa_bench.specs.paper_grid import PAPER_GPU, PAPER_GPUS, PAPER_MODELS
 from medusa_bench.specs.profiles import DeviceProfile
 from medusa_bench.specs.settings import Phase
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 class By(StrEnum):
@@ -171,6 +181,13 @@ class Source:
     l2_bytes: int | None = None
     extra_profiles: tuple[DeviceProfile, ...] = ()  # named by the user, drawn as well
 
+    @property
+    def columns(self) -> Points | None:
+        """The points as columns; None where there are none."""
+        if isinstance(self.points, Points):
+            return self.points
+        return Points.of(self.points) if self.points else None
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -185,21 +202,20 @@ class Selection:
     dtype: Dtype | None = None
     timing: Timing | None = None
 
-    def takes(self, each: ResultPoint) -> bool:
-        point, setting = each.point, each.point.setting
-        return (
-            _in(point.shape.name, self.models)
-            and _in(point.operator.name, self.operators)
-            and _in(setting.phase, self.phases)
-            and _in(setting.batch_size, self.batch_sizes)
-            and _in(setting.seq_len, self.seq_lens)
-            and (
-                setting.phase is not Phase.MEDUSA
-                or _in(setting.num_candidates, self.num_candidates)
-            )
-            and (self.dtype is None or point.dtype is self.dtype)
-            and (self.timing is None or each.timing is self.timing)
-        )
+    def takes(self, points: Points) -> BoolArray:
+        """Which of the points it takes."""
+        asked = points.asked.columns
+        taken = _among(points.column("model"), self.models)
+        taken &= _among(points.column("operator"), self.operators)
+        taken &= _among(points.column("phase"), self.phases)
+        for name in ("batch_size", "seq_len"):
+            if wanted := getattr(self, f"{name}s"):
+                taken &= np.isin(asked[name], wanted)
+        if self.num_candidates:
+            is_medusa = _among(points.column("phase"), (Phase.MEDUSA,))
+            taken &= ~is_medusa | np.isin(asked["num_candidates"], self.num_candidates)
+        taken &= _among(points.column("dtype"), (self.dtype,) if self.dtype else ())
+        return taken & _among(points.column("timing"), (self.timing,) if self.timing else ())
 
 
 def of_paper_figure(number: int, selection: Selection) -> tuple[By, Selection]:
@@ -238,29 +254,36 @@ def roofs_alone(profiles: Sequence[DeviceProfile], dtype: Dtype) -> list[Panel]:
 
 
 def _panels_of(source: Source, by: By, selection: Selection) -> Iterator[Panel]:
-    wanted = [each for each in source.points if each.summary and selection.takes(each)]
+    points = source.columns
+    if points is None:
+        return
+    wanted = points.has_number & selection.takes(points)
     if by is By.CANDIDATES:
-        wanted = [each for each in wanted if each.point.setting.phase is not Phase.PREFILL]
-    for model in dict.fromkeys(each.point.shape.name for each in wanted):
-        of_model = [each for each in wanted if each.point.shape.name == model]
-        dtype = selection.dtype or _most([each.point.dtype for each in of_model])
-        of_model = [each for each in of_model if each.point.dtype is dtype]
-        timings = {each.timing for each in of_model}
-        timing = Timing.KERNEL if Timing.KERNEL in timings else Timing.EAGER
-        of_model = [each for each in of_model if each.timing is timing]
+        wanted &= ~_among(points.column("phase"), (Phase.PREFILL,))
+    models = points.column("model")
+    assert isinstance(models, Words)
+    for model in dict.fromkeys(models[np.flatnonzero(wanted)].tolist()):
+        of_model = np.flatnonzero(wanted & _among(models, (model,)))
+        dtypes = points.asked.columns["dtype"]
+        dtype = selection.dtype or _most(dtypes[of_model])
+        of_model = of_model[dtypes[of_model] == DTYPES.index(dtype)]
+        timings = points.asked.columns["timing"]
+        found = set(timings[of_model].tolist())
+        timing = Timing.KERNEL if TIMINGS.index(Timing.KERNEL) in found else Timing.EAGER
+        of_model = of_model[timings[of_model] == TIMINGS.index(timing)]
         ceilings = _ceilings(source, dtype)
-        first = of_model[0]
+        known, first = points.known, of_model[0]
         panel = Panel(
             device=source.device,
             model=model,
             dtype=dtype,
             timing=timing,
-            provenance=first.provenance,
+            provenance=points.provenance,
             by=by,
             ceilings=ceilings,
-            series=tuple(_series(of_model, by, source, ceilings)),
-            source=first.summary.source.split(",")[0] if first.summary else "",
-            notes=first.point.shape.notes,
+            series=tuple(_series(points, of_model, by, source, ceilings)),
+            source=known.words[known.source[points.place[first]]].split(",")[0],
+            notes=points.asked.shapes[points.asked.columns["shape"][first]].notes,
         )
         if by is By.OPERATOR:
             yield panel
@@ -283,82 +306,102 @@ def _ceilings(source: Source, dtype: Dtype) -> tuple[NamedCeiling, ...]:
 
 
 def _series(
-    points: Sequence[ResultPoint], by: By, source: Source, ceilings: tuple[NamedCeiling, ...]
+    points: Points, which: IntArray, by: By, source: Source, ceilings: tuple[NamedCeiling, ...]
 ) -> Iterator[Series]:
-    def key(each: ResultPoint) -> tuple[int, int, int, Provenance]:
-        setting = each.point.setting
-        phase, candidates = setting.phase, 0
-        if by is By.CANDIDATES:
-            candidates = setting.num_candidates
-            # One candidate is the root alone: a vanilla step, whatever the pass is called.
-            phase = Phase.DECODE if candidates == 1 else Phase.MEDUSA
-        group = FIGURE_SERIES.index(each.point.operator.series)
-        return group, tuple(Phase).index(phase), candidates, each.provenance
-
-    for (group, phase, candidates, provenance), members in groupby(
-        sorted(points, key=key), key=key
-    ):
-        name = f"{FIGURE_SERIES[group]} {PHASE_NAMES[tuple(Phase)[phase]]}"
-        if candidates > 1:
-            name += f" (# cand.: {candidates})"
+    asked = {name: column[which] for name, column in points.asked.columns.items()}
+    groups = [FIGURE_SERIES.index(operator.series) for operator in points.asked.operators]
+    group, phase, candidates = np.array(groups)[asked["operator"]], asked["phase"], 0 * which
+    if by is By.CANDIDATES:
+        candidates = asked["num_candidates"]
+        # One candidate is the root alone: a vanilla step, whatever the pass is called.
+        phases = [PHASES.index(Phase.MEDUSA), PHASES.index(Phase.DECODE)]
+        phase = np.array(phases)[(candidates == 1).astype(int)]
+    first, member = distinct([group, phase, candidates])
+    keys = [(int(group[at]), int(phase[at]), int(candidates[at])) for at in first]
+    for index in sorted(range(len(keys)), key=keys.__getitem__):
+        at_group, at_phase, count = keys[index]
+        name = f"{FIGURE_SERIES[at_group]} {PHASE_NAMES[PHASES[at_phase]]}"
+        if count > 1:
+            name += f" (# cand.: {count})"
         yield Series(
             name=name,
-            group=FIGURE_SERIES[group],
-            phase=tuple(Phase)[phase],
-            num_candidates=candidates or None,
-            provenance=provenance,
-            dots=tuple(_dots(members, source, ceilings)),
+            group=FIGURE_SERIES[at_group],
+            phase=PHASES[at_phase],
+            num_candidates=count or None,
+            provenance=points.provenance,
+            dots=tuple(_dots(points, which[member == index], source, ceilings)),
         )
 
 
 def _dots(
-    members: Iterable[ResultPoint], source: Source, ceilings: tuple[NamedCeiling, ...]
+    points: Points, members: IntArray, source: Source, ceilings: tuple[NamedCeiling, ...]
 ) -> Iterator[Dot]:
-    by_product: dict[object, list[ResultPoint]] = {}
-    for each in members:
-        by_product.setdefault(each.point.product, []).append(each)
-    for alike in by_product.values():
-        first = alike[0]
-        product, setting, summary = first.point.product, first.point.setting, first.summary
-        assert summary is not None
-        intensity = product.operational_intensity(first.point.dtype)
-        flops_per_s = product.flops / summary.latency_s
+    """A dot for each distinct product, with the number and setting of its first point."""
+    asked, known = points.asked.columns, points.known
+    firsts, product = distinct([asked[name][members] for name in ("batch", "m", "n", "k")])
+    order = np.argsort(firsts)
+    operators = _operators_of(points, members, product)
+    places = points.place[members[firsts[order]]]
+    settings = (asked[name][members[firsts[order]]] for name in NAMES[3:])
+    numbers = (known.operational_intensity, known.flops_per_s, known.latency_s)
+    columns = [column.tolist() for column in (*settings, *(each[places] for each in numbers))]
+    causes = _causes(known, places, source)
+    for index, place, *values in zip(order.tolist(), places.tolist(), *columns, strict=True):
+        batch_size, seq_len, num_candidates, intensity, flops_per_s, latency_s = values
         yield Dot(
-            operators=tuple(dict.fromkeys(each.point.operator.name for each in alike)),
-            batch_size=setting.batch_size,
-            seq_len=setting.seq_len,
-            num_candidates=setting.num_candidates,
+            operators=operators[index],
+            batch_size=batch_size,
+            seq_len=seq_len,
+            num_candidates=num_candidates,
             operational_intensity=intensity,
             flops_per_s=flops_per_s,
-            latency_s=summary.latency_s,
+            latency_s=latency_s,
             roof_fraction=(
                 flops_per_s / ceilings[0].attainable_flops_per_s(intensity) if ceilings else None
             ),
-            cause=_cause(first, source, intensity, flops_per_s),
+            cause=causes.get(place),
         )
 
 
-def _cause(each: ResultPoint, source: Source, intensity: float, flops_per_s: float) -> Cause | None:
-    """The likely cause, where a point is above the measured or its own datasheet's roof."""
-    dtype = each.point.dtype
-    shares = []  # of a roof, and its peak
-    if source.roofs and dtype in source.roofs.peak_flops_per_s:
-        attainable = source.roofs.attainable_flops_per_s(intensity, dtype)
-        peak = source.roofs.peak_flops_per_s[dtype]
-        shares.append((flops_per_s / attainable / ABOVE_ROOF, peak))
+def _operators_of(points: Points, members: IntArray, product: IntArray) -> list[tuple[str, ...]]:
+    """The operators of each product in the order met, as names."""
+    operator = points.asked.columns["operator"][members]
+    first, _ = distinct([product, operator])
+    first = np.sort(first)
+    names = [each.name for each in points.asked.operators]
+    found: list[tuple[str, ...]] = [()] * (int(product.max()) + 1)
+    for index, code in zip(product[first].tolist(), operator[first].tolist(), strict=True):
+        found[index] = (*found[index], names[code])
+    return found
+
+
+def _causes(known: Known, places: IntArray, source: Source) -> dict[int, Cause]:
+    """The likely cause of each that is above the measured or its own datasheet's roof."""
+    dtype = DTYPES[known.dtype[places[0]]]
+    intensity, flops_per_s = known.operational_intensity[places], known.flops_per_s[places]
     profile = source.profile or next(iter(source.extra_profiles), None)
-    if profile and dtype in profile.peak_flops_per_s:
-        attainable = profile.attainable_flops_per_s(intensity, dtype)
-        shares.append((flops_per_s / attainable, profile.peak(dtype)))
-    share, peak = max(shares, default=(0.0, 0.0))
-    if share <= 1:
-        return None
+    share, peak = np.zeros(len(places)), np.zeros(len(places))
+    for roofs, allowed in ((source.roofs, ABOVE_ROOF), (profile, 1.0)):
+        if roofs and dtype in roofs.peak_flops_per_s:
+            of_peak = roofs.peak_flops_per_s[dtype]
+            attainable = np.minimum(of_peak, intensity * roofs.memory_bandwidth_bytes_per_s)
+            of_roof = flops_per_s / attainable / allowed
+            higher = (of_roof > share) | ((of_roof == share) & (of_peak > peak))
+            share, peak = np.where(higher, of_roof, share), np.where(higher, of_peak, peak)
+    return {
+        int(places[at]): _cause(known, int(places[at]), source, float(share[at]), float(peak[at]))
+        for at in np.flatnonzero(share > 1).tolist()
+    }
+
+
+def _cause(known: Known, place: int, source: Source, share: float, peak: float) -> Cause:
+    profile = source.profile or next(iter(source.extra_profiles), None)
     l2_bytes = source.l2_bytes or (source.profile.l2_bytes if source.profile else 0)
-    if flops_per_s <= peak and each.point.product.bytes_moved(dtype) <= l2_bytes:
+    if known.flops_per_s[place] <= peak and known.bytes_moved[place] <= l2_bytes:
         return Cause.CACHED
     if profile and source.device not in profile.device_names:
         return Cause.OTHER_DEVICE
-    if share < _CLOCK_HEADROOM or QualityFlag.CONTENDED in each.flags:
+    if share < _CLOCK_HEADROOM or QualityFlag.CONTENDED in known.flags_at(place):
         return Cause.CLOCK
     return Cause.FORMULA
 
@@ -378,28 +421,39 @@ def paths(dots: Iterable[Dot], along: str) -> list[list[Dot]]:
     return [path for path in grouped if len(path) > 1]
 
 
-def _in(value: object, allowed: tuple[object, ...]) -> bool:
-    return not allowed or value in allowed
+def _among(column: IntArray | Words, words: Sequence[str]) -> BoolArray:
+    """Which cells of a column are one of the words; all of them where there are none."""
+    assert isinstance(column, Words)
+    allowed = np.array([not words or name in words for name in column.names], dtype=bool)
+    taken: BoolArray = allowed[column.codes]
+    return taken
 
 
-def _most(dtypes: Sequence[Dtype]) -> Dtype:
-    return max(Dtype, key=dtypes.count)
+def _most(dtypes: IntArray) -> Dtype:
+    """The dtype of most points; of equally many the first."""
+    return DTYPES[int(np.bincount(dtypes).argmax())]
 
 
 def _what_there_is(sources: Sequence[Source]) -> str:
-    with_numbers = [each for source in sources for each in source.points if each.summary]
-    if not with_numbers:
+    found = [
+        {name: column[each.has_number].tolist() for name, column in each.columns.items()}
+        for source in sources
+        if (each := source.columns) is not None
+    ]
+    if not any(columns["model"] for columns in found):
         return "they hold no number at all; `medusa-bench results show` says why."
+
+    def of(name: str) -> list[Any]:
+        return [value for columns in found for value in columns[name]]
 
     def listed(values: Iterable[object]) -> str:
         found = [str(value) for value in dict.fromkeys(values)]
         return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
 
-    settings = [each.point.setting for each in with_numbers]
     return (
-        f"there are models {listed(each.point.shape.name for each in with_numbers)}; "
-        f"phases {listed(setting.phase for setting in settings)}; "
-        f"operators {listed(each.point.operator.name for each in with_numbers)}; "
-        f"batch sizes {listed(sorted({setting.batch_size for setting in settings}))}; "
-        f"seq_len {listed(sorted({setting.seq_len for setting in settings}))}."
+        f"there are models {listed(of('model'))}; "
+        f"phases {listed(of('phase'))}; "
+        f"operators {listed(of('operator'))}; "
+        f"batch sizes {listed(sorted(set(of('batch_size'))))}; "
+        f"seq_len {listed(sorted(set(of('seq_len'))))}."
     )

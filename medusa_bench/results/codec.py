@@ -50,8 +50,8 @@ from medusa_bench.specs.shapes import (
 SCHEMA = 1
 MAX_LINE_BYTES = 64_000
 MAX_REASON_CHARACTERS = 2_000
-_CHECK = b',"check":"'
-_CHECK_BYTES = len(_CHECK) + 16 + len(b'"}')
+CHECK = b',"check":"'
+CHECK_BYTES = len(CHECK) + 16 + len(b'"}')
 
 Word = TypeVar("Word", bound=StrEnum)
 Item = TypeVar("Item")
@@ -116,7 +116,7 @@ def encode_row(row: Row) -> bytes:
             record |= {
                 "round_index": row.round_index,
                 "failure": row.kind,
-                "reason": _storable(row.reason),
+                "reason": storable(row.reason),
                 "started_at_s": row.started_at_s,
             }
         case Estimate():
@@ -124,9 +124,19 @@ def encode_row(row: Row) -> bytes:
                 "latency_s": row.latency_s,
                 "low_s": row.low_s,
                 "high_s": row.high_s,
-                "source": _storable(row.source),
+                "source": storable(row.source),
             }
     return sealed(record)
+
+
+def encode_roofs(roofs: Roofs) -> bytes:
+    """A look at the roofs as one line with its checksum and newline."""
+    return sealed(asdict(roofs))
+
+
+def decode_roofs(line: bytes) -> Roofs:
+    """The look that a line, given without its newline, holds. Raises InvalidFileError."""
+    return _refusing(_roofs, unsealed(line), "the line")
 
 
 def decode_row(line: bytes) -> Row:
@@ -137,17 +147,21 @@ def decode_row(line: bytes) -> Row:
 def sealed(record: JsonObject) -> bytes:
     """A record as one line with its checksum and newline."""
     body = _dump(record)[:-1]
-    return body + _CHECK + _digest(body) + b'"}\n'
+    return body + CHECK + _digest(body) + b'"}\n'
+
+
+def is_intact(line: bytes) -> bool:
+    """Whether a line, given without its newline, is as it was written."""
+    return line[-CHECK_BYTES:] == CHECK + _digest(line[:-CHECK_BYTES]) + b'"}'
 
 
 def unsealed(line: bytes) -> JsonObject:
     """The record of a line without its newline. Raises InvalidFileError where it was altered."""
-    body, check = line[:-_CHECK_BYTES], line[-_CHECK_BYTES:]
     if len(line) > MAX_LINE_BYTES:
         raise InvalidFileError(f"the line is over {MAX_LINE_BYTES} bytes")
-    if check != _CHECK + _digest(body) + b'"}':
+    if not is_intact(line):
         raise InvalidFileError("the checksum does not match the content")
-    return parse_object(body + b"}", where="the line")
+    return parse_object(line[:-CHECK_BYTES] + b"}", where="the line")
 
 
 def _row(record: JsonObject) -> Row:
@@ -228,12 +242,12 @@ def encode_run(run: Run) -> bytes:
         "provenance": run.provenance,
         "environment": {
             **asdict(run.environment),
-            "details": {name: _storable(value) for name, value in run.environment.details.items()},
+            "details": {name: storable(value) for name, value in run.environment.details.items()},
         },
         "roofs": [asdict(roofs) for roofs in run.roofs],
-        "commands": [_storable(command) for command in run.commands],
+        "commands": [storable(command) for command in run.commands],
         "grids": [_grid_record(grid) for grid in run.grids],
-        "skips": [{**asdict(skip.task), "reason": _storable(skip.reason)} for skip in run.skips],
+        "skips": [{**asdict(skip.task), "reason": storable(skip.reason)} for skip in run.skips],
         "printed": asdict(run.printed) if run.printed else None,
     }
     record["check"] = _digest(_canonical(record)).decode()
@@ -415,7 +429,7 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).hexdigest()[:16].encode()
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Text that a line can hold and a terminal show: printable, whole characters, not too long."""
     return printable(text[:MAX_REASON_CHARACTERS]).encode("utf-8", "replace").decode()
 
@@ -445,7 +459,7 @@ def _text(value: Any) -> str:
 
 def _message(value: Any) -> str:
     """Text as it would be written, so that a row of another writer's merges into itself."""
-    return _storable(_text(value))
+    return storable(_text(value))
 
 
 def _word(words: type[Word], value: Any) -> Word:

@@ -1,4 +1,6 @@
-"""Results folders on disk: run.json, replaced as a whole, and points.jsonl, only appended to.
+"""Results folders on disk: run.json, replaced as a whole, and lines that are only appended to.
+
+points.jsonl holds the rows, roofs.jsonl the looks at the roofs during a sweep.
 
 A row is one line, one write, one fsync, under a kernel lock on points.jsonl itself, so a killed
 writer leaves at most half a line, which reading leaves out and the next writer cuts off. Reading
@@ -7,17 +9,20 @@ the earliest measurement, the latest failure: in that order no matter how folder
 """
 
 import errno
+import io
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from itertools import chain, count, islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
+
+import numpy as np
 
 from medusa_bench.base import limits
 from medusa_bench.base.errors import (
@@ -27,27 +32,30 @@ from medusa_bench.base.errors import (
     StorageError,
 )
 from medusa_bench.base.files import opened, read_bytes, replace_file, shipped
-from medusa_bench.results import published
+from medusa_bench.results import published, sealing
+from medusa_bench.results.asked import distinct
 from medusa_bench.results.codec import (
-    MAX_LINE_BYTES,
     Run,
+    decode_roofs,
     decode_row,
     decode_run,
+    encode_roofs,
     encode_row,
     encode_run,
 )
+from medusa_bench.results.columns import FAILURE, Array, joined
+from medusa_bench.results.decoding import Read, Reader
+from medusa_bench.results.kept import Kept, RowKey, keys_of
 from medusa_bench.results.reading import Damage, Results
 from medusa_bench.results.rows import (
     Environment,
-    Estimate,
-    Failure,
     Grid,
-    Measurement,
     Provenance,
     Roofs,
     Row,
     Skip,
 )
+from medusa_bench.results.stored import StoredRows, first_standing, standing_places
 from medusa_bench.specs import paper_grid
 
 try:
@@ -57,28 +65,29 @@ except ImportError:  # Windows: results are read there, and not written
 
 RUN_FILE = "run.json"
 POINTS_FILE = "points.jsonl"
+ROOFS_FILE = "roofs.jsonl"
 
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.1  # a writer killed just now may hold its lock a moment longer
 _BATCH_ROWS = 1000
 
 Item = TypeVar("Item")
-RowKey = tuple[str, int]  # Task.key and round_index
 
 _HELD_BACK = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
 
-def load(path: str | Path) -> Results:
+def load(path: str | Path, *, from_lines: bool = False) -> Results:
     """What a results folder holds. `results/paper` is found in a wheel too.
 
-    Damaged lines of points.jsonl are left out and listed in `damages`. Raises InvalidFileError
-    where run.json is missing or damaged.
+    Damaged lines of points.jsonl are left out and listed in `damages`; what `compact` sealed is
+    taken from there unless from_lines. Raises InvalidFileError where run.json is missing or
+    damaged.
     """
     folder = Path(path)
     if not folder.exists() and folder.as_posix() == paper_grid.RESULTS:
         folder = shipped(paper_grid.RESULTS)
-    run = _read_run(folder)
+    run = read_run(folder)
     if run is None:
         raise InvalidFileError(
             f"{folder} is no results folder: it holds no {RUN_FILE}.",
@@ -87,8 +96,33 @@ def load(path: str | Path) -> Results:
     cells = published.cells(folder, run)
     if cells:
         return Results(folder, run, [c.estimate(p) for c in cells for p in c.points], cells=cells)
-    rows, damages, _, torn_bytes = _read_rows(folder)
-    return Results(folder, run, list(rows.values()), damages, torn_bytes)
+    rows, read = _read_rows(folder, from_lines=from_lines)
+    damages = tuple(Damage(number, reason) for number, reason in read.damages)
+    return Results(folder, run, rows, damages, read.torn_bytes)
+
+
+def compact(path: str | Path, name: str = sealing.NPZ) -> sealing.Sealed:
+    """Seal what points.jsonl holds now as columns in a file of that name beside it.
+
+    Later lines stay as they are, and are decoded behind it. Raises InvalidFileError where there is
+    no row, StorageError where the folder cannot be written.
+    """
+    folder = Path(path)
+    if (run := read_run(folder)) is None or run.printed or not (folder / POINTS_FILE).exists():
+        raise InvalidFileError(
+            f"{folder} holds no {POINTS_FILE} to seal.", hint="`medusa-bench sweep` writes one."
+        )
+    with opened(folder / POINTS_FILE, limits.POINTS_BYTES) as file:
+        read = Reader().read(file)
+        sha256 = sealing.sha256_of(file, read.end)
+    rows = first_standing(StoredRows(folder / POINTS_FILE, read.table))
+    sealed = sealing.Sealed(rows.table, read.damages, read.end, read.num_lines, sha256)
+    content = sealing.encode(sealed, name)
+    with storing(folder):
+        replace_file(folder / name, content)
+        for other in {sealing.NPZ, sealing.PARQUET} - {name}:
+            (folder / other).unlink(missing_ok=True)
+    return sealed
 
 
 class Writer:
@@ -111,8 +145,9 @@ class Writer:
         skips: Sequence[Skip] = (),
     ) -> None:
         self.path = Path(path)
-        self._rows: dict[RowKey, Row] = {}
+        self._rows = Kept()
         self._size = 0
+        self._looks: dict[Hashable, Roofs] = {}
         self._asked = Run(
             provenance,
             environment,
@@ -149,7 +184,7 @@ class Writer:
         os.close(self._fd)
 
     @property
-    def done(self) -> Mapping[RowKey, Row]:
+    def done(self) -> Kept:
         """The rows that are there, by Task.key and round_index; failures are among them."""
         return self._rows
 
@@ -159,27 +194,44 @@ class Writer:
 
     def extend(self, rows: Iterable[Row]) -> None:
         """Keep many rows with few writes and one fsync: all of them, or none if it raises."""
-        kept: list[Row] = []
         with _uninterrupted():
-            size = self._size
-            self._rescue_if_displaced(rows := list(rows))
-            try:
-                with storing(self.path):
-                    for batch in _batches(rows):
-                        data = b"".join(encode_row(row) for row in batch)
-                        if os.write(self._fd, data) != len(data):
-                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                        kept += batch
-                        size += len(data)
-                    os.fsync(self._fd)
-            except BaseException:
-                with suppress(OSError):
-                    self._cut_back()
-                raise
-            self._size = size
-            self._rescue_if_displaced(rows)
-            for row in kept:
-                _put(self._rows, row)
+            kept = list(rows)
+
+            def put(known: Kept) -> None:
+                for row in kept:
+                    known.put(row)
+
+            self._keep((encode_row(row) for row in kept), put)
+
+    def extend_lines(self, lines: Iterable[tuple[RowKey, bytes, bool]]) -> None:
+        """The same for rows by their key and sound line, and whether each is a failure."""
+        with _uninterrupted():
+            kept = list(lines)
+
+            def put(known: Kept) -> None:
+                for key, line, is_failure in kept:
+                    known.put_line(key, line, is_failure=is_failure)
+
+            self._keep((line + b"\n" for _, line, _ in kept), put)
+
+    def _keep(self, lines: Iterator[bytes], put: Callable[[Kept], None]) -> None:
+        """Write lines, and put what they say among the rows known once they are on the disk."""
+        size = self._size
+        self._rescue_if_displaced(put)
+        try:
+            with storing(self.path):
+                while batch := b"".join(islice(lines, _BATCH_ROWS)):
+                    if os.write(self._fd, batch) != len(batch):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    size += len(batch)
+                os.fsync(self._fd)
+        except BaseException:
+            with suppress(OSError):
+                self._cut_back()
+            raise
+        self._size = size
+        self._rescue_if_displaced(put)
+        put(self._rows)
 
     def _cut_back(self) -> None:
         """Drop what is half written. A file that another program cut is never made longer."""
@@ -197,19 +249,18 @@ class Writer:
             return "replaced"
         return "cut" if ours.st_size < self._size else None
 
-    def _rescue_if_displaced(self, rows: Sequence[Row]) -> None:
-        """Write every row known, `rows` among them, to a new folder. Raises StorageError."""
+    def _rescue_if_displaced(self, put: Callable[[Kept], None]) -> None:
+        """Write every row known, with those to `put`, to a new folder. Raises StorageError."""
         what = self._displaced()
         if what is None:
             return
-        known = dict(self._rows)
-        for row in rows:
-            _put(known, row)
+        known = self._rows.copy()
+        put(known)
         rescue = _unused(self.path.with_name(f"{self.path.name}-rescued"))
         with storing(rescue):
             rescue.mkdir(parents=True)
-            replace_file(rescue / RUN_FILE, encode_run(self._run))
-            replace_file(rescue / POINTS_FILE, b"".join(map(encode_row, known.values())))
+            replace_file(rescue / RUN_FILE, encode_run(self._known_run))
+            replace_file(rescue / POINTS_FILE, known.content)
         raise StorageError(
             f"{self.path / POINTS_FILE} was {what} by another program while this one was writing "
             f"to it. All {len(known):,} rows known here are in {rescue}.",
@@ -218,18 +269,35 @@ class Writer:
         )
 
     def add_roofs(self, roofs: Roofs) -> None:
-        """Keep a measurement of the device's ceilings."""
-        self.add_runs((replace(self._run, roofs=(roofs,)),))
+        """Keep a measurement of the device's ceilings: a line of its own, however many there are.
+
+        When this returns it is on the disk; earlier ones are intact if it raises.
+        """
+        if _roofs_key(roofs) in self._looks:
+            return
+        with _uninterrupted(), storing(self.path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            descriptor = os.open(self.path / ROOFS_FILE, flags, mode=0o644)
+            try:
+                _append_whole(descriptor, encode_roofs(roofs))
+            finally:
+                os.close(descriptor)
+        self._looks[_roofs_key(roofs)] = roofs
 
     def add_runs(self, runs: Iterable[Run]) -> None:
         """Keep what other runs of this environment say: roofs, commands, grids, skips."""
-        union = _union(self._run, *runs)
-        if union != self._run:
+        union = _union(self._known_run, *runs)
+        if union != self._known_run:
             self._write_run(union)
 
+    @property
+    def _known_run(self) -> Run:
+        """The run with all roofs looked at."""
+        return replace(self._run, roofs=tuple(self._looks.values()))
+
     def _open(self) -> None:
-        run = _read_run(self.path)
-        rows, _, end, _ = _read_rows(self.path)
+        run = read_run(self.path)
+        rows, read = _read_rows(self.path)
         if run is None and rows:
             raise InvalidFileError(
                 f"{self.path} holds rows, but no {RUN_FILE} that says what they belong to.",
@@ -238,13 +306,15 @@ class Writer:
         if run is not None:
             _refuse_other_environment(self.path, run, self._asked)
         with storing(self.path):
-            os.ftruncate(self._fd, end)
-        self._size = end
-        self._rows = rows
+            os.ftruncate(self._fd, read.end)
+            _cut_torn(self.path / ROOFS_FILE)
+        self._size = read.end
+        self._rows = Kept.of(rows)
         if run is None:
             self._write_run(self._asked)
         else:
             self._run = run
+            self._looks = {_roofs_key(roofs): roofs for roofs in run.roofs}
             self.add_runs((self._asked,))
 
     def _write_run(self, run: Run) -> None:
@@ -258,6 +328,7 @@ class Writer:
         with storing(self.path):
             replace_file(self.path / RUN_FILE, content)
         self._run = run
+        self._looks = {_roofs_key(roofs): roofs for roofs in run.roofs}
 
 
 def _unused(path: Path) -> Path:
@@ -328,14 +399,40 @@ def merge(sources: Sequence[Results], output: str | Path) -> Results:
             )
     for other in others:
         _refuse_other_environment(other.path, other.run, first.run)
-    rows: dict[RowKey, Row] = {}
-    for source in sources:
-        for row in source.rows:
-            _put(rows, row)
+    stored = [source.stored for source in sources]
+    table = joined([rows.table for rows in stored])
+    starts = np.cumsum([0, *(len(rows) for rows in stored)])
+
+    def at(places: list[int]) -> Iterator[Row]:
+        for place in places:
+            source = int(np.searchsorted(starts, place, side="right")) - 1
+            yield stored[source][place - int(starts[source])]
+
+    chosen = standing_places(table, at)
+    if chosen is None:
+        chosen = np.arange(len(table))
     with Writer(output, first.environment, provenance=first.provenance) as writer:
         writer.add_runs(source.run for source in sources)
-        writer.extend(row for key, row in rows.items() if writer.done.get(key) != row)
+        for rows, start, end in zip(stored, starts[:-1], starts[1:], strict=True):
+            mine = chosen[(chosen >= start) & (chosen < end)] - start
+            writer.extend_lines(_unknown(writer.done, rows, mine))
     return load(output)
+
+
+def num_distinct(sources: Sequence[Results]) -> int:
+    """How many tasks and rounds there are in all of them."""
+    table = joined([source.table for source in sources])
+    return len(distinct([table.task, table.round_index])[0])
+
+
+def _unknown(done: Kept, rows: StoredRows, places: Array) -> Iterator[tuple[RowKey, bytes, bool]]:
+    """The rows that are not among those done, each with its key and whether it is a failure."""
+    some = StoredRows(rows.path, rows.table[places])
+    is_failure = (some.table.kind == FAILURE).tolist()
+    lines = some.lines(np.arange(len(some)))
+    for key, line, failed in zip(keys_of(some), lines, is_failure, strict=True):
+        if key not in done or done[key] != decode_row(line):
+            yield key, line, failed
 
 
 def environment_changes(old: Run, new: Run) -> list[tuple[str, object, object]]:
@@ -389,69 +486,71 @@ def _roofs_key(roofs: Roofs) -> Hashable:
 # -- files --------------------------------------------------------------------------------------
 
 
-def _read_run(folder: Path) -> Run | None:
+def read_run(folder: Path) -> Run | None:
+    """What run.json says, with the roofs looked at since, without the rows; None without it.
+
+    Raises InvalidFileError where one of the two is damaged.
+    """
     path = folder / RUN_FILE
     if not path.exists():
         return None
-    return decode_run(read_bytes(path, limits.RUN_BYTES), where=str(path))
+    run = decode_run(read_bytes(path, limits.RUN_BYTES), where=str(path))
+    return replace(run, roofs=_distinct(_roofs_key, (run.roofs, _read_looks(folder))))
 
 
-def _read_rows(folder: Path) -> tuple[dict[RowKey, Row], tuple[Damage, ...], int, int]:
-    """One row for each task and round, damaged lines, where whole lines end, bytes after that."""
-    path = folder / POINTS_FILE
-    rows: dict[RowKey, Row] = {}
-    damages: list[Damage] = []
-    end = torn_bytes = 0
+def _read_looks(folder: Path) -> tuple[Roofs, ...]:
+    """The whole lines of roofs.jsonl; half a last one was never acknowledged."""
+    path = folder / ROOFS_FILE
     if not path.exists():
-        return rows, (), 0, 0
+        return ()
+    found = []
+    for number, line in enumerate(read_bytes(path, limits.POINTS_BYTES).split(b"\n")[:-1], 1):
+        try:
+            found.append(decode_roofs(line))
+        except InvalidFileError as error:
+            raise InvalidFileError(
+                f"{path}, line {number}: {error.message}.",
+                hint="restore it from a copy; it is never edited by hand.",
+            ) from None
+    return tuple(found)
+
+
+def _cut_torn(path: Path) -> None:
+    """Drop half a last line that a killed writer left."""
+    if path.exists():
+        content = read_bytes(path, limits.POINTS_BYTES)
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _append_whole(descriptor: int, line: bytes) -> None:
+    """A line at a file's end and on the disk, or the file as it was. Raises OSError."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except BaseException:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def _read_rows(folder: Path, *, from_lines: bool = False) -> tuple[StoredRows, Read]:
+    """One row for each task and round, and what else the file holds; of a sealed part, the seal."""
+    path = folder / POINTS_FILE
+    if not path.exists():
+        read = Reader().read(io.BytesIO())
+        return StoredRows(path, read.table), read
     with opened(path, limits.POINTS_BYTES) as file:
-        for number, (line, num_bytes) in enumerate(_lines(file), 1):
-            if not line.endswith(b"\n"):
-                torn_bytes = num_bytes
-                break
-            end += num_bytes
-            try:
-                _put(rows, decode_row(line[:-1]))
-            except InvalidFileError as error:
-                damages.append(Damage(number, error.message))
-    return rows, tuple(damages), end, torn_bytes
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Lines with their newlines, and their length; of one longer than any row only the beginning.
-
-    So the memory is bounded where a file is no text: all zeros, say.
-    """
-    while line := file.readline(MAX_LINE_BYTES + 2):
-        num_bytes, piece = len(line), line
-        while len(piece) == MAX_LINE_BYTES + 2 and not piece.endswith(b"\n"):
-            piece = file.readline(MAX_LINE_BYTES + 2)
-            num_bytes += len(piece)
-        is_whole = piece.endswith(b"\n") and piece is not line
-        yield (line + b"\n" if is_whole else line), num_bytes
-
-
-def _put(rows: dict[RowKey, Row], row: Row) -> None:
-    """Take a row in, unless the one of its task and round that is there stands before it."""
-    key = (row.task.key, row.round_index)
-    there = rows.get(key)
-    if there is None or _standing(row) < _standing(there):
-        rows[key] = row
-
-
-def _standing(row: Row) -> tuple[int, float, str]:
-    match row:
-        case Measurement() | Estimate():
-            started_at_s = row.started_at_s if isinstance(row, Measurement) else 0.0
-            return 0, started_at_s, repr(row)
-        case Failure():
-            return 1, -row.started_at_s, repr(row)
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _BATCH_ROWS)):
-        yield batch
+        num_bytes = os.fstat(file.fileno()).st_size
+        sealed = None if from_lines else sealing.read(folder, file, num_bytes)
+        if sealed is None:
+            read = Reader().read(file)
+            return first_standing(StoredRows(path, read.table)), read
+        read = Reader().read(file, sealed.num_bytes, sealed.num_lines)
+    read = replace(read, damages=(*sealed.damages, *read.damages))
+    if not len(read.table):
+        return StoredRows(path, sealed.table), read
+    return first_standing(StoredRows(path, joined([sealed.table, read.table]))), read
 
 
 def lock(fd: int, path: Path) -> None:

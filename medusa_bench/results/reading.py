@@ -3,34 +3,32 @@
 Only identity and latencies are stored; everything else here is computed on reading.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from medusa_bench.results.asked import TASK, asked, of_points
 from medusa_bench.results.codec import Run
+from medusa_bench.results.columns import FAILURE, FAILURES, NOTHING, Array, Table, Tasks
+from medusa_bench.results.points import Known, Points, joined
 from medusa_bench.results.rows import (
-    ABOVE_ROOF,
     Environment,
     Estimate,
     Failure,
     Grid,
-    Measurement,
     Provenance,
-    QualityFlag,
-    ResultPoint,
     Roofs,
     Row,
     Summary,
     Task,
     Timing,
-    drifted,
-    summarise,
 )
+from medusa_bench.results.stored import StoredRows
+from medusa_bench.results.summaries import Summaries
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.operators import Point
 
@@ -114,50 +112,49 @@ class Results:
         )
 
     @cached_property
-    def summaries(self) -> Mapping[Task, Summary]:
-        """Every task that has a number."""
-        rounds: dict[Task, list[Measurement]] = {}
-        estimates: dict[Task, list[Estimate]] = {}
-        for row in self.rows:
-            if isinstance(row, Measurement):
-                rounds.setdefault(row.task, []).append(row)
-            elif isinstance(row, Estimate):
-                estimates.setdefault(row.task, []).append(row)
-        return {task: _summarise_estimates(rows) for task, rows in estimates.items()} | {
-            task: self._summarise_rounds(rows) for task, rows in rounds.items()
-        }
+    def table(self) -> Table:
+        """The rows as columns, without samples and telemetry."""
+        return self.rows.table if isinstance(self.rows, StoredRows) else Table.of(self.rows)
 
-    def _summarise_rounds(self, rounds: list[Measurement]) -> Summary:
-        """The rounds measured while the roofs stood still; all of them, in doubt, if none was."""
-        steady = [row for row in rounds if not self._drifted_around(row.started_at_s)]
-        if steady:
-            return summarise(steady)
-        summary = summarise(rounds)
-        return replace(summary, flags=tuple(sorted({*summary.flags, QualityFlag.DRIFTED})))
-
-    def _drifted_around(self, time_s: float) -> bool:
-        """Whether it lies between two looks at the roofs that differ too much, on any machine."""
-        starts_s, ends_s = self._drifts
-        return bisect_right(starts_s, time_s) > bisect_right(ends_s, time_s)
+    @property
+    def stored(self) -> StoredRows:
+        """The rows of a folder that was read."""
+        assert isinstance(self.rows, StoredRows)
+        return self.rows
 
     @cached_property
-    def _drifts(self) -> tuple[list[float], list[float]]:
-        """When the roofs began to move and came to rest, each sorted; shards may overlap."""
-        intervals = [
-            (before.measured_at_s, after.measured_at_s)
-            for before, after in pairwise(self.roofs)
-            if before.measured_at_s < after.measured_at_s
-            and drifted(before, after, self.environment.device_type)
-        ]
-        return sorted(start_s for start_s, _ in intervals), sorted(end_s for _, end_s in intervals)
+    def _summaries(self) -> Summaries:
+        return Summaries.of(self.table, self.roofs, self.environment.device_type)
+
+    @cached_property
+    def num_tasks_with_number(self) -> int:
+        return len(self._summaries.order)
+
+    @cached_property
+    def summaries(self) -> Mapping[Task, Summary]:
+        """Every task that has a number."""
+        order = self._summaries.order
+        tasks = self.table.tasks[order].tasks()
+        return dict(zip(tasks, self._summaries.of_task(self.table, order), strict=True))
 
     @cached_property
     def failures(self) -> Mapping[Task, Failure]:
         """Every task that failed in all its rounds, with the last of them."""
+        table = self.table
+        failed = np.flatnonzero(table.kind == FAILURE)
+        tasks = table.task[failed]
+        _, first = np.unique(tasks, return_index=True)
+        last = self._summaries.failed[tasks[np.sort(first)]]
+        last = last[last != NOTHING]
         return {
-            row.task: row
-            for row in self.rows
-            if isinstance(row, Failure) and row.task not in self.summaries
+            task: Failure(
+                task,
+                int(table.round_index[row]),
+                FAILURES[table.failure[row]],
+                table.texts[table.text[row]],
+                float(table.started_at_s[row]),
+            )
+            for task, row in zip(table.tasks[table.task[last]].tasks(), last.tolist(), strict=True)
         }
 
     @cached_property
@@ -169,115 +166,79 @@ class Results:
             if skip.task not in self.summaries and skip.task not in self.failures
         }
 
-    def points(self) -> list[ResultPoint]:
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a logical point in EXPORT_COLUMNS, SI units in the names; NaN where unknown."""
+        return self.points().to_frame()
+
+    def points(self) -> Points:
         """Every logical point asked for, with its number or the reason why there is none.
 
         A task is measured once and stands behind many points. Printed tables give their cells.
         """
+        return self._points
+
+    @cached_property
+    def _points(self) -> Points:
         if self.cells:
-            printed: dict[tuple[Point, Timing], Estimate] = {}
-            for cell in self.cells:
-                for point in cell.points:
-                    printed.setdefault((point, cell.timing), cell.estimate(point))
-            return [
-                self._result_point(point, estimate.task, _summarise_estimates([estimate]))
-                for (point, _), estimate in printed.items()
-            ]
-        found = []
-        for point, task in self._asked():
-            summary = self.summaries.get(task)
-            reason = "" if summary else self._why_missing(task)
-            found.append(self._result_point(point, task, summary, reason))
-        return found
-
-    def _asked(self) -> Iterator[tuple[Point, Task]]:
-        """The logical points of all grids, none twice."""
-        seen: set[tuple[Point, Timing]] = set()
-        for grid in self.grids:
-            for point in grid.points():
-                product = point.product
-                for timing in grid.timings:
-                    if len(self.grids) > 1:
-                        if (point, timing) in seen:
-                            continue
-                        seen.add((point, timing))
-                    yield point, Task(product, point.dtype, timing)
-
-    def _result_point(
-        self, point: Point, task: Task, summary: Summary | None, reason: str = ""
-    ) -> ResultPoint:
-        fraction, bound = None, None
-        flags = summary.flags if summary else ()
-        if self.roof and point.dtype in self.roof.peak_flops_per_s:
-            product = task.product
-            intensity = product.operational_intensity(point.dtype)
-            bound = self.roof.bound(intensity, point.dtype)
-            if summary:
-                attainable = self.roof.attainable_flops_per_s(intensity, point.dtype)
-                fraction = product.flops / summary.latency_s / attainable
-                if fraction > ABOVE_ROOF:
-                    flags = (*flags, QualityFlag.ABOVE_ROOF)
-        return ResultPoint(
-            point,
-            task.timing,
-            self.provenance,
-            self.environment.device,
-            summary,
-            reason,
-            fraction,
-            bound,
-            flags,
+            return self._printed()
+        wanted = asked(self.grids)
+        tasks, place = joined(wanted, self.table.tasks)
+        return Points(
+            wanted, place, self._known(tasks, place), self.provenance, self.environment.device
         )
 
-    def _why_missing(self, task: Task) -> str:
-        if failure := self.failures.get(task):
-            return f"{failure.kind}: {failure.reason}" if failure.reason else failure.kind
-        return self.skips.get(task, "not measured")
+    def _printed(self) -> Points:
+        """The cells' points, each with the rate of its cell: the first where there are several."""
+        printed: dict[tuple[Point, Timing], Estimate] = {}
+        for cell in self.cells:
+            for point in cell.points:
+                printed.setdefault((point, cell.timing), cell.estimate(point))
+        wanted = of_points(list(printed))
+        words: dict[str, int] = {"": 0}
+        sources = [words.setdefault(each.source, len(words)) for each in printed.values()]
+        latency_s = np.array([each.latency_s for each in printed.values()])
+        count = len(printed)
+        known = Known.of(
+            wanted.columns,
+            *(latency_s, latency_s, latency_s),
+            np.ones(count, dtype=np.int64),
+            np.zeros(count, dtype=np.int16),
+            np.array(sources),
+            np.zeros(count, dtype=np.int32),
+            tuple(words),
+            self.roof,
+        )
+        device = self.environment.device
+        return Points(wanted, np.arange(count), known, self.provenance, device)
 
-    def to_frame(self) -> "pd.DataFrame":
-        """One row a logical point in EXPORT_COLUMNS, SI units in the names; NaN where unknown."""
-        import pandas as pd
-
-        return pd.DataFrame(list(export_rows(self)), columns=list(EXPORT_COLUMNS))
-
-
-def _summarise_estimates(estimates: list[Estimate]) -> Summary:
-    """Several printed rates of one task become one, like rounds."""
-    return Summary(
-        latency_s=median(estimate.latency_s for estimate in estimates),
-        low_s=min(estimate.low_s for estimate in estimates),
-        high_s=max(estimate.high_s for estimate in estimates),
-        num_rounds=len(estimates),
-        source=estimates[0].source,
-    )
-
-
-EXPORT_COLUMNS = (
-    "device", "model", "operator", "phase", "batch_size", "seq_len", "num_candidates", "dtype",
-    "timing", "latency_s", "spread", "flops", "bytes_moved", "operational_intensity",
-    "flops_per_s", "roof_fraction", "bound", "flags", "provenance", "reason",
-)  # fmt: skip
-
-Cell = str | int | float | None
-
-
-def export_rows(results: Results) -> Iterator[dict[str, Cell]]:
-    """One row a logical point, in EXPORT_COLUMNS; None and "" where nothing is known."""
-    for each in results.points():
-        point, product, summary = each.point, each.point.product, each.summary
-        yield {
-            "device": each.device,
-            **point.as_dict(),
-            "timing": each.timing,
-            "latency_s": summary.latency_s if summary else None,
-            "spread": summary.spread if summary else None,
-            "flops": product.flops,
-            "bytes_moved": product.bytes_moved(point.dtype),
-            "operational_intensity": product.operational_intensity(point.dtype),
-            "flops_per_s": each.flops_per_s,
-            "roof_fraction": each.roof_fraction,
-            "bound": each.bound or "",
-            "flags": " ".join(each.flags),
-            "provenance": each.provenance,
-            "reason": each.reason,
-        }
+    def _known(self, tasks: Tasks, wanted: Array) -> Known:
+        """What is known of tasks, of which those of the table come first."""
+        found, count = self._summaries, len(self.table.tasks)
+        more = len(tasks) - count
+        words = {text: index for index, text in enumerate(("", *self.table.texts))}
+        reason = np.zeros(len(tasks), dtype=np.int32)
+        missing = np.ones(len(tasks), dtype=bool)
+        missing[:count] = found.num_rounds == 0
+        told = np.zeros(len(tasks), dtype=bool)
+        told[wanted] = True
+        missing = np.flatnonzero(missing & told)
+        skips = {skip.task: skip.reason for skip in self.run.skips} if len(missing) else {}
+        for place, task in zip(missing.tolist(), tasks[missing].tasks(), strict=True):
+            if place < count and found.failed[place] != NOTHING:
+                why = found.why_failed(self.table, place)
+            else:
+                why = skips.get(task, "not measured")
+            reason[place] = words.setdefault(why, len(words))
+        return Known.of(
+            {name: getattr(tasks, name) for name in TASK},
+            *(
+                np.append(column, np.full(more, np.nan))
+                for column in (found.latency_s, found.low_s, found.high_s)
+            ),
+            np.append(found.num_rounds, np.zeros(more, dtype=np.int64)),
+            np.append(found.flags, np.zeros(more, dtype=np.int16)),
+            np.append(found.source + 1, np.zeros(more, dtype=np.int32)),
+            reason,
+            tuple(words),
+            self.roof,
+        )

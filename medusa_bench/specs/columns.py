@@ -6,9 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medusa_bench.specs.latency import Latency
+from medusa_bench.specs.operators import Operator, dimensions, symbols
 from medusa_bench.specs.products import Product
+from medusa_bench.specs.settings import Phase, Setting
+from medusa_bench.specs.shapes import ModelShape
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_EXACT = float(1 << 62)  # of whole numbers that int64 holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +65,28 @@ class Latencies:
 
     def __getitem__(self, row: int) -> Latency:
         return Latency(float(self.latency_s[row]), float(self.low_s[row]), float(self.high_s[row]))
+
+
+def sizes(
+    operator: Operator,
+    shape: ModelShape,
+    batch_size: IntArray,
+    seq_len: IntArray,
+    query_len: IntArray,
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """batch, m, n and k of `Operator.product` in many settings, each of shape (settings,).
+
+    Raises OverflowError where an operand has more elements than int64 counts.
+    """
+    numbers = [each.astype(float) for each in (batch_size, seq_len, query_len)]
+    batch, m, n, k = operator.sizes(symbols(shape, *numbers))
+    if max(np.max(batch * m * k), np.max(batch * n * k)) > _EXACT:
+        raise OverflowError
+    size = symbols(shape, batch_size, seq_len, query_len)
+    if shape.experts:  # whole experts and rows, which are the same for the same number of tokens
+        tokens, place = np.unique(batch_size * query_len, return_inverse=True)
+        whole = [dimensions(shape, Setting(Phase.MEDUSA, each, 1)) for each in tokens.tolist()]
+        for symbol in ("u", "r"):
+            size[symbol] = np.array([each[symbol] for each in whole])[place.reshape(-1)]
+    found = np.broadcast_arrays(*operator.sizes(size), batch_size)[:4]
+    return tuple(each.astype(np.int64) for each in found)  # type: ignore[return-value]

@@ -169,7 +169,11 @@ class Operator:
 
 def _quotient(product: Any, part: Any) -> Any:
     """Exact for whole numbers; the rows of an expert are none on average, so not always whole."""
-    return product // part if isinstance(product, int) and isinstance(part, int) else product / part
+    return product // part if _is_whole(product) and _is_whole(part) else product / part
+
+
+def _is_whole(size: Any) -> bool:
+    return isinstance(size, int) or getattr(getattr(size, "dtype", None), "kind", "") == "i"
 
 
 Op, _QKV, _ATT, _FFN = Operator, Family.QKV, Family.ATTENTION, Family.MLP

@@ -61,10 +61,9 @@ def test_a_closed_stream_changes_no_exit_code(closed: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    command = (
-        f"'{sys.executable}' -m medusa_bench results export results/paper --format csv | head -1"
-    )
+@pytest.mark.parametrize("folders", ["results/paper", " ".join(["results/paper"] * 4)])
+def test_a_reader_that_leaves_is_no_error(folders: str) -> None:
+    command = f"'{sys.executable}' -m medusa_bench results export {folders} --format csv | head -1"
     result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=ROOT,

@@ -15,7 +15,7 @@ from medusa_bench.base.errors import ExitCode
 from medusa_bench.base.files import shipped
 from medusa_bench.results import folders
 from medusa_bench.results.flags import WORDS
-from medusa_bench.results.reading import EXPORT_COLUMNS
+from medusa_bench.results.points import EXPORT_COLUMNS
 from medusa_bench.results.rows import Environment, Measurement, QualityFlag, Skip
 from medusa_bench.specs import models
 from tests.builders.samples import ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
@@ -250,6 +250,26 @@ def test_a_row_of_many_doubts_is_written_in_words(tmp_path: Path) -> None:
         writer.extend(rows)
     point = folders.load(tmp_path).points()[0]
     assert point.flags == (QualityFlag.THROTTLED, QualityFlag.ABOVE_ROOF)
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+def test_compact_seals_a_folder_and_verify_reads_its_lines(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        writer.extend([measured(task) for task in TASKS])
+    assert cli.run(["results", "compact", str(tmp_path), "-f", form]) == ExitCode.OK
+    points = tmp_path / folders.POINTS_FILE
+    said = capsys.readouterr().out
+    assert f"{len(TASKS)} rows sealed, of the first {points.stat().st_size:,} bytes" in said
+    points.write_bytes(points.read_bytes().replace(b"0.0001", b"0.0002", 1))
+    assert cli.run(["results", "verify", str(tmp_path)]) == ExitCode.ERROR
+    assert "damaged lines: 1" in capsys.readouterr().out
+
+
+def test_compacting_what_holds_no_lines_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["results", "compact", "results/paper"]) == ExitCode.ERROR
+    assert "holds no points.jsonl to seal" in capsys.readouterr().err
 
 
 def test_table_is_of_families_and_ends_with_one_line_of_summary(

@@ -19,9 +19,10 @@ from medusa_bench.compare.simulation import Variant
 from medusa_bench.predict.priors import calibrated
 from medusa_bench.report import page
 from medusa_bench.report.page_data import Folder, columns, thinned
+from medusa_bench.results import exports
 from medusa_bench.results import folders as result_folders
 from medusa_bench.results.flags import WORDS
-from medusa_bench.results.reading import Results, export_rows
+from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import Estimate, Grid, Provenance, Timing
 from medusa_bench.specs import models, operators, paper_grid, profiles
 from medusa_bench.specs.dtypes import Dtype
@@ -203,7 +204,7 @@ def test_csv_of_the_page_is_the_export_of_the_results(
     fake = fake_results(tmp_path / "fake")
     chromium.open(write(tmp_path / "page.html", paper, fake))
     read = list(csv.DictReader(io.StringIO(chromium.js("return csvText()"), newline="")))
-    exported = [row for results in (paper, fake) for row in export_rows(results)]
+    exported = list(exports.rows([paper.points(), fake.points()]))
     assert len(read) == len(exported)
     for got, row in zip(read, exported, strict=True):
         assert list(got) == list(row)

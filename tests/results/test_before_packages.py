@@ -9,8 +9,7 @@ import torch
 
 from medusa_bench.decode.heads import files
 from medusa_bench.predict import calibration_files
-from medusa_bench.results import folders
-from medusa_bench.results.reading import export_rows
+from medusa_bench.results import exports, folders
 from medusa_bench.specs.columns import Products
 from medusa_bench.specs.dtypes import Dtype
 from medusa_bench.specs.products import Product
@@ -30,7 +29,8 @@ def test_results_folders(numbers: dict[str, Any], name: str) -> None:
         "operator", "phase", "batch_size", "num_candidates", "dtype", "latency_s",
         "roof_fraction", "bound", "flags", "provenance",
     )  # fmt: skip
-    rows = [[row[name] for name in columns] for row in export_rows(folders.load(FOLDER / name))]
+    exported = exports.rows([folders.load(FOLDER / name).points()])
+    rows = [[row[name] for name in columns] for row in exported]
     assert rows == numbers[name]
 
 

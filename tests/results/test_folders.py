@@ -26,7 +26,7 @@ from medusa_bench.base.errors import (
     InvalidFileError,
     StorageError,
 )
-from medusa_bench.results import folders
+from medusa_bench.results import folders, kept
 from medusa_bench.results.codec import encode_row
 from medusa_bench.results.rows import Grid, Provenance, Row, Skip
 from tests.builders.samples import BLANK, ENVIRONMENT, GRID, ROOFS, failed, measured, tasks
@@ -230,11 +230,8 @@ def test_run_json_never_grows_past_what_is_read_of_it(
     write(tmp_path, measured(TASKS[0]))
     size = (tmp_path / folders.RUN_FILE).stat().st_size
     monkeypatch.setattr(folders.limits, "RUN_BYTES", size)
-    with (
-        folders.Writer(tmp_path, ENVIRONMENT) as writer,
-        pytest.raises(StorageError, match=r"run\.json would come to over"),
-    ):
-        writer.add_roofs(ROOFS)
+    with pytest.raises(StorageError, match=r"run\.json would come to over"):
+        folders.Writer(tmp_path, ENVIRONMENT, replace(GRID, seq_lens=(7,))).__enter__()
     assert (tmp_path / folders.RUN_FILE).stat().st_size == size
     assert len(folders.load(tmp_path).rows) == 1
 
@@ -344,10 +341,10 @@ def test_merging_shards_gives_every_row_once_in_any_order(shards: list[set[int]]
         merged = folders.merge(sources, folder / "merged")
         backwards = folders.merge(sources[::-1], folder / "backwards")
         again = folders.merge([merged, *sources], folder / "merged")
-    assert set(merged.rows) == {kept[j] for shard in shards for j in shard}
-    assert set(backwards.rows) == set(again.rows) == set(merged.rows)
-    assert len(merged.rows) == len(again.rows) == len(backwards.rows)
-    assert again.grids == (GRID,)
+        assert set(merged.rows) == {kept[j] for shard in shards for j in shard}
+        assert set(backwards.rows) == set(again.rows) == set(merged.rows)
+        assert len(merged.rows) == len(again.rows) == len(backwards.rows)
+        assert again.grids == (GRID,)
 
 
 def test_merging_two_environments_is_refused_with_both_values(tmp_path: Path) -> None:
@@ -444,3 +441,73 @@ def test_an_interrupt_waits_until_the_row_is_whole(
     finally:
         signal.signal(signal.SIGINT, before)
     assert [row.task for row in folders.load(tmp_path).rows] == TASKS[:2]
+
+
+def test_a_look_at_the_roofs_is_a_line_and_leaves_run_json_alone(tmp_path: Path) -> None:
+    looks = [replace(ROOFS, measured_at_s=float(at_s)) for at_s in range(10, 60)]
+    with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        writer.add_runs((replace(folders.load(tmp_path).run, roofs=(ROOFS,)),))  # as of old
+        run = (tmp_path / folders.RUN_FILE).read_bytes()
+        for look in (ROOFS, *looks, looks[-1]):
+            writer.add_roofs(look)
+    assert (tmp_path / folders.RUN_FILE).read_bytes() == run
+    assert (tmp_path / folders.ROOFS_FILE).read_bytes().count(b"\n") == len(looks)
+    assert folders.load(tmp_path).roofs == (ROOFS, *looks)
+    write(tmp_path, environment=ENVIRONMENT)
+    assert folders.load(tmp_path).roofs == (ROOFS, *looks)
+    merged = folders.merge([folders.load(tmp_path)], tmp_path / "merged")
+    assert merged.roofs == (ROOFS, *looks)
+
+
+def test_half_a_look_is_left_out_and_cut_off_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    looks = [replace(ROOFS, measured_at_s=float(at_s)) for at_s in range(3)]
+    with folders.Writer(tmp_path, ENVIRONMENT, GRID) as writer:
+        for look in looks:
+            writer.add_roofs(look)
+    path = tmp_path / folders.ROOFS_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert folders.load(tmp_path).roofs == tuple(looks[:2])
+    with folders.Writer(tmp_path, ENVIRONMENT) as writer:
+        writer.add_roofs(looks[2])
+    assert path.read_bytes() == whole
+    path.write_bytes(whole.replace(b"300000000000000.0", b"400000000000000.0", 1))
+    with pytest.raises(InvalidFileError, match=r"roofs\.jsonl, line 1: the checksum"):
+        folders.load(tmp_path)
+
+
+def test_shards_are_merged_line_by_line_and_no_row_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [
+        write(tmp_path / str(index), *(measured(task) for task in TASKS[index::3]))
+        for index in range(3)
+    ]
+    sources = [folders.load(shard) for shard in shards]
+    for module in (folders, kept):
+        monkeypatch.setattr(module, "decode_row", None)
+    merged = folders.merge(sources, tmp_path / "merged")
+    lines = [points_file(shard).read_bytes() for shard in shards]
+    assert points_file(merged.path).read_bytes() == b"".join(lines)
+
+
+def test_rows_of_an_earlier_session_are_rescued_from_a_file_that_was_cut(tmp_path: Path) -> None:
+    folder = write(tmp_path / "results", *(measured(task) for task in TASKS[:4]))
+    with (
+        folders.Writer(folder, ENVIRONMENT) as writer,
+        pytest.raises(StorageError, match="All 5 rows"),
+    ):
+        cut(folder)
+        writer.append(failed(TASKS[4]))
+    rescued = folders.load(tmp_path / "results-rescued")
+    assert rescued.rows == [*(measured(task) for task in TASKS[:4]), failed(TASKS[4])]
+
+
+def test_going_on_reads_run_json_without_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, measured(TASKS[0]))
+    monkeypatch.setattr(folders, "Reader", None)
+    run = folders.read_run(tmp_path)
+    assert run is not None and run.environment == ENVIRONMENT
+    assert folders.read_run(tmp_path / "none") is None

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medusa_bench.results import exports
 from medusa_bench.results.codec import Run
 from medusa_bench.results.differences import Change, differences, judge
-from medusa_bench.results.reading import EXPORT_COLUMNS, Results, export_rows
+from medusa_bench.results.points import EXPORT_COLUMNS
+from medusa_bench.results.reading import Results
 from medusa_bench.results.rows import (
     Estimate,
     Grid,
@@ -151,7 +153,9 @@ def test_of_several_failures_the_last_is_told(reasons: tuple[str, str]) -> None:
 
 def test_an_exported_row_follows_from_the_operator_table() -> None:
     for row, each in zip(
-        export_rows(results([measured(task) for task in TASKS])), GRID.points(), strict=True
+        exports.rows([results([measured(task) for task in TASKS]).points()]),
+        GRID.points(),
+        strict=True,
     ):
         assert tuple(row) == EXPORT_COLUMNS
         assert row["flops"] == each.product.flops
