@@ -14,7 +14,7 @@ from medusa_bench.cli.options import JSON, Whole
 from medusa_bench.cli.progress import busy
 
 if TYPE_CHECKING:
-    from medusa_bench.paper.claims import ClaimResult
+    from medusa_bench.paper.claims.evidence import ClaimResult
     from medusa_bench.paper.reproduction import Cell, Reproduction
     from medusa_bench.results.reading import Results
 
@@ -142,7 +142,7 @@ def _sections(
 def _summary(reproduction: "Reproduction", found: "Sequence[ClaimResult]") -> _Section:
     from collections import Counter
 
-    from medusa_bench.paper.claims import ClaimVerdict
+    from medusa_bench.paper.claims.evidence import ClaimVerdict
     from medusa_bench.paper.reproduction import Predictor
     from medusa_bench.specs.paper_grid import SOURCE
 

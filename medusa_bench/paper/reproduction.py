@@ -1,7 +1,7 @@
 """The paper beside ours: its printed cells, gains, tables and readings, and what we get for each.
 
-arXiv 2401.10774 (Medusa): tables 1, 4 and 6 to 8, figures 4, 21 and 22; findings.py judges its
-sentences. Reads only what ships in results/paper, and results that a user measured.
+arXiv 2401.10774 (Medusa): tables 1, 4 and 6 to 8, figures 4, 21 and 22; its sentences are
+judged by claims/. Reads only what ships in results/paper, and results that a user measured.
 """
 
 import csv

@@ -7,7 +7,8 @@ import pytest
 
 from medusa_bench.paper import claims
 from medusa_bench.paper import reproduction as paper
-from medusa_bench.paper.claims import ClaimResult, ClaimVerdict
+from medusa_bench.paper.claims import candidates
+from medusa_bench.paper.claims.evidence import ClaimResult, ClaimVerdict, Evidence
 from medusa_bench.paper.reproduction import Cell, Reproduction
 from medusa_bench.specs.latency import Latency
 
@@ -140,11 +141,11 @@ def test_a_shift_is_a_slope_of_one_that_turns_flat(
     above: float,
     shifts: bool,
 ) -> None:
-    ridge = claims.Evidence(ours).ridge_point
+    ridge = Evidence(ours).ridge_point
 
     def slope(cells: Sequence[Cell]) -> float:
         return below if cells[0].operational_intensity < ridge else above
 
-    monkeypatch.setattr(claims, "_slope", slope)
+    monkeypatch.setattr(candidates, "slope", slope)
     found = named(claims.judge(ours), "shift from a memory-bandwidth-bound region").verdict
     assert (found is ClaimVerdict.REPRODUCED) is shifts
