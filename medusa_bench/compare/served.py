@@ -162,7 +162,7 @@ def loads(blocks: Sequence[Block]) -> list[Load]:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A speculating server beside the vanilla one at one concurrency."""
+    """A speculating server beside the vanilla one at one concurrency, both in the same rounds."""
 
     speculating: Load
     vanilla: Load
@@ -173,13 +173,9 @@ class Pair:
 
     @property
     def speedups(self) -> list[float]:
-        """By round, of those that both have."""
-        base = {block.round_index: block for block in self.vanilla.blocks}
-        return [
-            _time_per_token_s([base[block.round_index]]) / _time_per_token_s([block])
-            for block in self.speculating.blocks
-            if block.round_index in base
-        ]
+        """By round."""
+        both = zip(self.vanilla.blocks, self.speculating.blocks, strict=True)
+        return [_time_per_token_s([base]) / _time_per_token_s([block]) for base, block in both]
 
     @property
     def overhead(self) -> float | None:
@@ -189,15 +185,28 @@ class Pair:
 
 
 def pairs(found: Sequence[Load]) -> list[Pair]:
-    """Each speculating server beside the vanilla one, where both were measured."""
+    """Each speculating server beside the vanilla one, in the rounds that both were measured in.
+
+    A run that was stopped has measured some rounds of one server alone: a round is as the machine
+    was, and what no round holds against another is no speedup.
+    """
     base: Mapping[int, Load] = {
         each.concurrency: each for each in found if each.server.role is Role.VANILLA
     }
-    return [
-        Pair(each, base[each.concurrency])
+    matched = [
+        Pair(
+            _in_rounds_of(each, base[each.concurrency]), _in_rounds_of(base[each.concurrency], each)
+        )
         for each in found
         if each.server.role is Role.SPECULATING and each.concurrency in base
     ]
+    return [pair for pair in matched if pair.vanilla.blocks]
+
+
+def _in_rounds_of(load: Load, other: Load) -> Load:
+    rounds = {block.round_index for block in other.blocks}
+    kept = tuple(block for block in load.blocks if block.round_index in rounds)
+    return replace(load, blocks=kept)
 
 
 def simulated(

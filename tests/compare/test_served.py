@@ -44,13 +44,24 @@ def test_speedups_are_of_the_rounds_that_both_have() -> None:
         block(Role.SPECULATING, 0.5, accepted=16),
         block(Role.SPECULATING, 0.25, accepted=16, round_index=1),
     )
+    assert found.speedup == 2.0
     assert found.speedups == [2.0]
-    assert found.speculating.spread == (pytest.approx(0.25 / 12), pytest.approx(0.5 / 12))
+    assert found.overhead == pytest.approx(1.5)
+
+
+def test_servers_without_a_common_round_are_no_pair() -> None:
+    blocks = block(Role.VANILLA, 1.0), block(Role.SPECULATING, 0.5, accepted=16, round_index=1)
+    assert comparing.pairs(comparing.loads(blocks)) == []
 
 
 def test_a_round_that_counts_nothing_leaves_tokens_a_step_unknown() -> None:
     silent = replace(block(Role.SPECULATING, 0.5, round_index=1), counted=None)
-    found = pair(block(Role.VANILLA, 1.0), block(Role.SPECULATING, 0.5, accepted=16), silent)
+    found = pair(
+        block(Role.VANILLA, 1.0),
+        block(Role.VANILLA, 1.0, round_index=1),
+        block(Role.SPECULATING, 0.5, accepted=16),
+        silent,
+    )
     assert found.speculating.tokens_a_step is None
     assert found.overhead is None
     with pytest.raises(MedusaBenchError, match="does not tell"):
