@@ -352,7 +352,10 @@ def _against(options: dict[str, Any]) -> int:
         raise click.UsageError("--against prints a score: it takes neither -o nor --explain.")
     if options["table"]:
         return _table(options)
-    rows = _chosen(tables.read(options["against"], options["columns"]), options)
+    if options["timing"] == "both":
+        raise click.UsageError("--against scores one kind of time: --timing kernel or eager.")
+    timing = Timing(options["timing"]) if options["timing"] else None
+    rows = _chosen(tables.read(options["against"], options["columns"], timing), options)
     calibrations = calibration_files.shipped_calibrations()
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     runs = [_scored(rows, calibrations, options, seed) for seed in seeds]

@@ -150,15 +150,19 @@ def with_gpu(observations: Observations, gpu: str | None) -> Observations:
     return replace(observations, gpu=np.full(len(observations), profile.name))
 
 
-def read(path: Path, names: Mapping[str, str] | None = None) -> Observations:
+def read(
+    path: Path, names: Mapping[str, str] | None = None, timing: Timing | None = None
+) -> Observations:
     """A CSV or Parquet table, or a results folder. Raises InvalidFileError.
 
     names: what the table calls a column of ours ("m" -> "rows"); without, by REQUIRED's names in
-    any case, and those that known programs use.
+    any case, and those that known programs use. timing: how a table was timed, kernel where not
+    said; of a folder, which of its times, kernel where it has them.
     """
     if path.is_dir() or path.as_posix() == paper_grid.RESULTS:
-        return _from_results(path)
-    return from_columns(_ours(columns_of(path), names or {}, str(path)), where=str(path))
+        return _from_results(path, timing)
+    rows = from_columns(_ours(columns_of(path), names or {}, str(path)), where=str(path))
+    return replace(rows, timing=timing or Timing.KERNEL)
 
 
 def columns_of(path: Path) -> Mapping[str, Sequence[Any]]:
@@ -295,7 +299,7 @@ def _parquet(path: Path) -> dict[str, Sequence[Any]]:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
-def _from_results(path: Path) -> Observations:
+def _from_results(path: Path, asked: Timing | None) -> Observations:
     """The distinct tasks of one timing that have a number; printed tables give each cell once."""
     results = folders.load(path)
     found = [
@@ -313,10 +317,14 @@ def _from_results(path: Path) -> Observations:
         setting = point if results.cells else (point.product, point.dtype)
         distinct.setdefault((setting, timing), (point, latency_s))
     timings = {timing for _, timing in distinct}
-    timing = Timing.KERNEL if Timing.KERNEL in timings else Timing.EAGER
-    rows = [row for (_, each), row in distinct.items() if each is timing]
-    if not rows:
+    if not timings:
         raise InvalidFileError(f"{path} holds no number to predict.")
+    timing = asked or (Timing.KERNEL if Timing.KERNEL in timings else Timing.EAGER)
+    if timing not in timings:
+        raise InvalidFileError(
+            f"{path} holds no {timing} times.", hint=f"it holds {', '.join(sorted(timings))} ones."
+        )
+    rows = [row for (_, each), row in distinct.items() if each is timing]
     return Observations(
         Products.of([point.product for point, _ in rows]),
         np.array([str(point.dtype) for point, _ in rows]),

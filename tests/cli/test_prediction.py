@@ -116,6 +116,24 @@ def test_a_table_is_scored_by_the_calibration_of_its_source(
     assert "family prior" in next(iter(other["groups"]["predictor"]))
 
 
+def test_a_table_is_scored_as_the_time_that_it_is_said_to_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = "--operator q --phase decode -b 1 -s 1024 --dtype float16".split()
+    asked = ["predict", "--gpu", "a100-80gb-pcie", "-m", "llama-7b", *grid, "--timing", "eager"]
+    (row,) = document(capsys, *asked)
+    path = tmp_path / "t.csv"
+    latency_us = row["latency_s"] * 1e6
+    path.write_text(f"dtype,m,n,k,latency_us\nfloat16,1,4096,4096,{latency_us}\n")
+    scored = ["predict", "--against", str(path), "--gpu", "a100-80gb-pcie", "--timing"]
+    assert document(capsys, *scored, "eager")["mape"] < 0.1
+    assert document(capsys, *scored, "kernel")["mape"] > 10
+    error(capsys, *scored, "both", code=ExitCode.USAGE)
+    assert "holds no kernel times" in error(
+        capsys, "predict", "--against", "results/paper", "--timing", "kernel"
+    )
+
+
 def test_a_bad_table_is_refused_with_its_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
